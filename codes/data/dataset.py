@@ -1,0 +1,36 @@
+"""The base class of all datasets.
+
+A dataset declares the keys it provides, says how many items it has and makes item ``index`` from a random number
+generator that is a pure function of (seed, epoch, index). It never seeds anything itself, so the number of workers
+changes nothing and a run resumes where it stopped. The constructor's arguments are the YAML's options.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from codes.registry import Registered
+
+
+class Dataset(Registered):
+    """Items by number. A subclass sets ``provides`` and defines ``__len__`` and ``item``."""
+
+    kind: ClassVar[str] = "dataset"
+    provides: ClassVar[dict[str, str]] = {}  # key of the batch -> what it holds (shape, dtype), for people
+
+    @classmethod
+    def provided_keys(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """The keys of an item under these options. Override where they depend on the options."""
+        return dict(cls.provides)
+
+    def __len__(self) -> int:
+        """Number of items in an epoch."""
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Item ``index`` as a dict of arrays, tensors, numbers and strings with the keys of ``provides``.
+
+        Arrays and tensors of one key must have the same shape in all items: they are stacked to (B, ...).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define item(self, index, rng)")

@@ -1,0 +1,18 @@
+"""The base class of all networks: a torch module whose constructor's arguments are the YAML's ``kwargs``."""
+
+from typing import ClassVar
+
+from torch import nn
+
+from codes.registry import Registered
+
+
+class Network(nn.Module, Registered):
+    """A trainable network, built by ``networks.NAME.which_model`` and ``networks.NAME.kwargs``.
+
+    ``gradient_checkpointing`` is set by the trainer from ``checkpointing_enabled``; a network that can recompute its
+    blocks in the backward pass honours it.
+    """
+
+    kind: ClassVar[str] = "network"
+    gradient_checkpointing: bool = False

@@ -1,0 +1,212 @@
+"""Classes by snake_case name, with the schema that their constructors spell out.
+
+Every injector, loss, dataset and network derives from a base class of this project, which registers it under its
+snake_case class name without the kind's suffix: ``MidSideInjector`` is the injector ``mid_side``. What a class takes
+from the YAML is exactly what its ``__init__`` takes: names, types, defaults and the "Args:" of its docstring are read
+from there by the YAML checker, by ``train.py --list`` and by the JSON Schema. One default, in one place.
+
+Discovery walks the packages of this project by their own location, never the working directory. A module that cannot
+be imported (an optional dependency is missing, a plug-in has an error) is remembered with its reason and harms
+nothing else.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import traceback
+import typing
+from pathlib import Path
+from typing import Any, ClassVar
+
+MISSING = dataclasses.MISSING
+
+# Where the built-in classes live. Packages are walked, modules imported.
+BUILTIN_MODULES = ("codes.trainer.injectors", "codes.trainer.losses", "codes.models", "codes.data.audio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One argument of a constructor: what the YAML may set."""
+
+    name: str
+    annotation: Any
+    default: Any = MISSING
+    doc: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether the YAML must give it."""
+        return self.default is MISSING
+
+
+class Registered:
+    """Mixin that registers every subclass of a base class by snake_case name.
+
+    A base class names its ``kind`` ("injector") in its own body; subclasses below it are registered, except those
+    with ``abstract=True`` in their class line and those of ``__main__`` (``python -m`` makes a second copy there).
+    """
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            _CLASSES.setdefault(cls.kind, {})
+        elif not abstract and cls.__module__ != "__main__":
+            _register(cls)
+
+
+_CLASSES: dict[str, dict[str, type]] = {}
+_BROKEN: dict[str, str] = {}  # module or plug-in file -> why it could not be imported
+_discovered = False
+
+
+def snake_case(name: str, suffix: str = "") -> str:
+    """``TorchMelSpectrogramInjector`` -> ``torch_mel_spectrogram`` for the suffix ``injector``."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    name = re.sub("([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+    return name.removesuffix(f"_{suffix}")
+
+
+def _register(cls: type) -> None:
+    name = snake_case(cls.__name__, cls.kind)  # type: ignore[attr-defined]
+    classes = _CLASSES[cls.kind]  # type: ignore[attr-defined]
+    known = classes.get(name)
+    if known is not None and _source(known) != _source(cls):
+        raise ValueError(
+            f"{cls.kind} {name!r} of {_source(cls)} is already defined in {_source(known)}: "  # type: ignore
+            f"rename the class {cls.__name__}"
+        )
+    classes[name] = cls
+
+
+def _source(cls: type) -> str:
+    module = sys.modules.get(cls.__module__)
+    return str(getattr(module, "__file__", None) or cls.__module__)
+
+
+def discover() -> None:
+    """Import every built-in module once; those that fail are kept in `broken()` with the reason."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    for name in BUILTIN_MODULES:
+        module = _import(name)
+        for info in pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}."):
+            _import(info.name)
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        _BROKEN[name] = _reason(error)
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    """The error in one line with the place in the file that raised it."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+
+
+def load_plugin(path: Path) -> None:
+    """Import a user's Python file so that its classes are registered. Loading the same file again does nothing.
+
+    Raises:
+        ImportError: the file is missing or raises; the message names the file, the line and the reason.
+    """
+    path = path.resolve()
+    name = f"waveschool_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    if not path.is_file():
+        raise ImportError(f"plug-in {path} does not exist")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"plug-in {path} is not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        _forget(name)
+        raise ImportError(f"plug-in {path} cannot be loaded: {_reason(error)}") from error
+
+
+def _forget(module: str) -> None:
+    del sys.modules[module]
+    for classes in _CLASSES.values():
+        for name in [name for name, cls in classes.items() if cls.__module__ == module]:
+            del classes[name]
+
+
+def classes(kind: str) -> dict[str, type]:
+    """All classes of a kind ("injector", "loss", "dataset", "network") by name, sorted."""
+    discover()
+    return dict(sorted(_CLASSES.get(kind, {}).items()))
+
+
+def find(kind: str, name: str) -> type | None:
+    """The class of that kind and name, or None."""
+    discover()
+    return _CLASSES.get(kind, {}).get(name)
+
+
+def broken() -> dict[str, str]:
+    """Built-in modules that could not be imported, with the reason."""
+    discover()
+    return dict(_BROKEN)
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a registered class or a dataclass: its constructor's arguments, or its fields."""
+    docs = argument_docs(cls)
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    found = {}
+    for name, parameter in list(inspect.signature(cls).parameters.items()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        default = MISSING if parameter.default is parameter.empty else _default_of(cls, name, parameter.default)
+        found[name] = Option(name, hints.get(name, Any), default, docs.get(name, ""))
+    return found
+
+
+def _default_of(cls: type, name: str, default: Any) -> Any:
+    """The default as the user would write it; a dataclass field's factory is called."""
+    if dataclasses.is_dataclass(cls):
+        field = next(field for field in dataclasses.fields(cls) if field.name == name)
+        if field.default_factory is not MISSING:
+            return field.default_factory()
+    return default
+
+
+def argument_docs(cls: type) -> dict[str, str]:
+    """The "Args:" section of a class's docstring as name -> text."""
+    docs: dict[str, str] = {}
+    match = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(cls) or "", re.M | re.S)
+    if match is None:
+        return docs
+    name = None
+    for line in match.group(1).splitlines():
+        entry = re.match(r"^ {4}(\w+)(?: \([^)]*\))?: (.*)$", line)
+        if entry:
+            name = entry.group(1)
+            docs[name] = entry.group(2).strip()
+        elif name and line.strip():
+            docs[name] += " " + line.strip()
+    return docs
+
+
+def summary(cls: type) -> str:
+    """A class's docstring without its "Args:" section."""
+    text = cls.__doc__ and inspect.cleandoc(cls.__doc__) or ""
+    return re.sub(r"^Args:\n(.*?)(?=^\S|\Z)", "", text, flags=re.M | re.S).strip()
