@@ -103,7 +103,8 @@ def _row_of_hz(hz: float, sample_rate_hz: int, height: int) -> int:
 def _spectrogram(channel: np.ndarray, sample_rate_hz: int, width: int, height: int, floor_db: float) -> np.ndarray:
     """(T,) to uint8 (height, width, 3): one Hann window around the middle of each column of pixels."""
     centres = (np.arange(width) + 0.5) * len(channel) / width
-    padded = np.pad(channel, _WINDOW // 2)
+    half = _WINDOW // 2
+    padded = np.pad(channel, half, mode="reflect" if len(channel) > half else "constant")  # no click at the ends
     frames = padded[centres.astype(np.int64)[:, None] + np.arange(_WINDOW)]  # (width, _WINDOW)
     hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
     magnitude = np.abs(np.fft.rfft(frames * hann)) / (hann.sum() / 2.0)  # a full-scale sine is 1
