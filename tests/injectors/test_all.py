@@ -1,0 +1,88 @@
+"""What holds for every injector of the package: documented options, no device sync, no module state touched."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from codes import registry
+from codes.trainer.injector import Injector
+from codes.trainer.injectors import channels, control, network, pcm, signal
+
+FORBIDDEN = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select", "aten::equal")
+PCM = torch.randint(-32768, 32768, (4, 2, 8), dtype=torch.int16)
+FLOATS = torch.randn(4, 2, 8)
+CODES = torch.randint(65536, (4, 8))
+CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
+    (pcm.PcmQuantizeInjector(bits=16), (PCM,)),
+    (pcm.PcmQuantizeInjector(bits=8), (FLOATS,)),
+    (pcm.MuLawInjector(), (PCM,)),
+    (pcm.MuLawInjector(), (FLOATS,)),
+    (pcm.ByteSplitInjector(distinct=True), (CODES,)),
+    (channels.ChannelSplitInjector(), (PCM,)),
+    (channels.ChannelSplitInjector(direction="random", with_direction=True), (PCM,)),
+    (channels.InterleaveChannelsInjector(), (PCM,)),
+    (network.GeneratorInjector(generator=nn.Linear(8, 3)), (FLOATS,)),
+    (network.DiscriminatorInjector(discriminator=nn.Linear(8, 1)), (FLOATS,)),
+    (control.ForEachInjector(subtype=pcm.ByteSplitInjector()), (CODES[:, None],)),
+    (control.DirectInjector(), (FLOATS,)),
+    (control.ConcatenateInjector(sizes=[8, 8]), (FLOATS, FLOATS)),
+    (control.PadInjector(left=1, right=2), (PCM,)),
+    (control.SqueezeInjector(), (FLOATS[:, :1],)),
+    (control.UnsqueezeInjector(), (FLOATS,)),
+    (signal.NormalizeInjector(scale=32768.0), (PCM,)),
+    (signal.DenormalizeInjector(scale=32768.0), (FLOATS,)),
+    (signal.AddNoiseInjector(scale=0.1), (FLOATS,)),
+    (signal.AddNoiseInjector(snr_db=20.0), (FLOATS,)),
+]
+IDS = [f"{type(injector).__name__}-{number}" for number, (injector, _) in enumerate(CASES)]
+
+
+class NoSync(TorchDispatchMode):
+    """Fails on operations that wait for the device or whose result's shape depends on the data."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.name() not in FORBIDDEN, f"{func.name()} waits for the device"
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("injector", "values"), CASES, ids=IDS)
+def test_forward_and_inverse_never_wait_for_the_device(injector: Injector, values: tuple[Tensor, ...]) -> None:
+    with NoSync():
+        results = injector(*values)
+        if type(injector).inverse is not Injector.inverse:
+            injector.inverse(*(results if isinstance(results, tuple) else (results,)))
+
+
+def test_no_sync_notices_a_sync() -> None:
+    for wait in (Tensor.item, Tensor.nonzero, bool):
+        with pytest.raises(AssertionError, match="waits for the device"), NoSync():
+            wait(torch.ones(1))
+
+
+@pytest.mark.parametrize(("injector", "values"), CASES, ids=IDS)
+def test_inputs_are_left_as_they_were(injector: Injector, values: tuple[Tensor, ...]) -> None:
+    before = [value.clone() for value in values]
+    injector(*values)
+    assert all(torch.equal(*pair) for pair in zip(values, before, strict=True))
+
+
+def builtin_injectors() -> list[type]:
+    return [cls for cls in registry.classes("injector").values() if cls.__module__.startswith("codes.")]
+
+
+def test_every_injector_has_a_case_here() -> None:
+    assert {type(injector) for injector, _ in CASES} == set(builtin_injectors())
+
+
+@pytest.mark.parametrize("cls", builtin_injectors(), ids=lambda cls: cls.__name__)
+def test_options_are_keyword_only_typed_and_documented(cls: type) -> None:
+    assert registry.summary(cls)
+    for option in registry.options_of(cls).values():
+        assert option.doc, f"{cls.__name__}: {option.name} is not documented"
+        parameter = inspect.signature(cls).parameters[option.name]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.annotation is not parameter.empty
