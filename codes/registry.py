@@ -64,6 +64,7 @@ class Registered:
 _CLASSES: dict[str, dict[str, type]] = {}
 _BROKEN: dict[str, str] = {}  # module or plug-in file -> why it could not be imported
 _discovered = False
+_PLUGIN = "waveschool_plugin_"
 
 
 def snake_case(name: str, suffix: str = "") -> str:
@@ -125,7 +126,7 @@ def load_plugin(path: Path) -> None:
         ImportError: the file is missing or raises; the message names the file, the line and the reason.
     """
     path = path.resolve()
-    name = f"waveschool_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_PLUGIN}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     if not path.is_file():
@@ -176,7 +177,7 @@ def options_of(cls: type) -> dict[str, Option]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = MISSING if parameter.default is parameter.empty else _default_of(cls, name, parameter.default)
-        found[name] = Option(name, hints.get(name, Any), default, docs.get(name, ""))
+        found[name] = Option(name, hints.get(name, Any), default, docs.get(name.rstrip("_"), ""))
     return found
 
 
@@ -210,3 +211,8 @@ def summary(cls: type) -> str:
     """A class's docstring without its "Args:" section."""
     text = cls.__doc__ and inspect.cleandoc(cls.__doc__) or ""
     return re.sub(r"^Args:\n(.*?)(?=^\S|\Z)", "", text, flags=re.M | re.S).strip()
+
+
+def plugin_files() -> list[Path]:
+    """The plug-in files that are loaded, for worker processes that must load them again."""
+    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_PLUGIN)]

@@ -1,0 +1,172 @@
+"""From a dataset to batches: the order of items, worker processes, and a position that a run resumes from.
+
+Item n of a run belongs to epoch ``n // len(dataset)``; which item it is and every random draw inside it follow from
+(seed, epoch, n) alone. So the number of workers changes nothing, several processes share an epoch without overlap, and
+the position in the data is one number: the count of batches taken.
+"""
+
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from codes.data.dataset import Dataset
+
+
+class _Stream(Sampler[list[tuple[int, int]]]):
+    """Yields batches of (epoch, index); endless in training, one pass in validation."""
+
+    def __init__(self, length: int, batch_size: int, seed: int, endless: bool, rank: int, ranks: int) -> None:
+        self.length, self.batch_size, self.seed, self.endless = length, batch_size, seed, endless
+        self.rank, self.ranks = rank, ranks
+        self.start = 0
+        self._epoch = -1
+        self._order = np.arange(length)
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch = self.start
+        while self.endless or batch < len(self):
+            yield self.batch(batch)
+            batch += 1
+
+    def batch(self, number: int) -> list[tuple[int, int]]:
+        """The items of a batch that this process takes, every `ranks`-th of the batch."""
+        first = number * self.batch_size
+        last = first + self.batch_size if self.endless else min(first + self.batch_size, self.length)
+        return [self._place(n) for n in range(first + self.rank, last, self.ranks)]
+
+    def _place(self, n: int) -> tuple[int, int]:
+        epoch, at = divmod(n, self.length)
+        if not self.endless:
+            return 0, at
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        return epoch, int(self._order[at])
+
+
+class _Items(torch.utils.data.Dataset[dict[str, Any]]):
+    """What a worker process holds: the dataset, and the plug-ins without which it could not be unpickled."""
+
+    def __init__(self, dataset: Dataset, seed: int, plugins: list[Path]) -> None:
+        self.dataset, self.seed, self.plugins = dataset, seed, plugins
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = place
+        try:
+            return self.dataset.item(index, np.random.default_rng((self.seed, epoch, index)))
+        except Exception as error:
+            error.add_note(f"in {type(self.dataset).__name__}, item {index} of epoch {epoch}")
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plugins": self.plugins, "seed": self.seed, "dataset": pickle.dumps(self.dataset)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from codes.registry import load_plugin
+
+        for plugin in state["plugins"]:
+            load_plugin(plugin)
+        self.__init__(pickle.loads(state["dataset"]), state["seed"], state["plugins"])  # our own process's pickle
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack arrays, tensors and numbers to tensors (B, ...); other values become lists.
+
+    Raises:
+        ValueError: the items' keys or shapes differ, with the key and the shapes.
+    """
+    batch: dict[str, Any] = {}
+    for key in items[0]:
+        if any(key not in item for item in items):
+            raise ValueError(f"not every item of the batch has the key {key!r}")
+        values = [item[key] for item in items]
+        if isinstance(values[0], (bool, int, float, np.number)):
+            batch[key] = torch.tensor(values)
+        elif isinstance(values[0], (np.ndarray, torch.Tensor)):
+            tensors = [torch.as_tensor(value) for value in values]
+            if len({tensor.shape for tensor in tensors}) > 1:
+                shapes = ", ".join(str(tuple(shape)) for shape in {tensor.shape for tensor in tensors})
+                raise ValueError(f"items of one batch differ in the shape of {key!r}: {shapes}")
+            batch[key] = torch.stack(tensors)
+        else:
+            batch[key] = values
+    return batch
+
+
+class Loader:
+    """Batches of a dataset from any position, and the time spent waiting for them.
+
+    Args:
+        dataset: where the items come from.
+        batch_size: items of a batch over all processes.
+        seed: decides order and random draws.
+        endless: go on with the next epoch (training), or stop after one pass in order (validation).
+        num_workers: worker processes; 0 makes the items here.
+        pin_memory: batches in page-locked memory, for a GPU.
+        rank, ranks: this process's number and how many there are.
+        plugins: files that worker processes must load before they can make items.
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, *, seed: int, endless: bool, num_workers: int = 0,
+        pin_memory: bool = False, rank: int = 0, ranks: int = 1, plugins: list[Path] | None = None,
+    ) -> None:  # fmt: skip
+        if len(dataset) == 0:
+            raise ValueError(f"{type(dataset).__name__} has no items")
+        if batch_size < ranks:
+            raise ValueError(f"batch_size {batch_size} gives nothing to some of {ranks} processes")
+        self.dataset = dataset
+        self.position = 0  # batches taken
+        self.waited_seconds = 0.0
+        self._stream = _Stream(len(dataset), batch_size, seed, endless, rank, ranks)
+        items = _Items(dataset, seed, plugins or [])
+        self._loader = DataLoader(
+            items, batch_sampler=self._stream, num_workers=num_workers, collate_fn=collate,
+            pin_memory=pin_memory, worker_init_fn=_one_thread, generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        self._iterator: Iterator[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        """Batches of one pass."""
+        return len(self._stream)
+
+    def seek(self, position: int) -> None:
+        """Continue with batch number `position`."""
+        self.close()
+        self.position = position
+
+    def next(self) -> dict[str, Any]:
+        """The next batch; `waited_seconds` grows by the time it took to get it.
+
+        Raises:
+            StopIteration: the pass is over (never in training).
+        """
+        started = time.perf_counter()
+        if self._iterator is None:
+            self._stream.start = self.position
+            self._iterator = iter(self._loader)
+        batch = next(self._iterator)
+        self.position += 1
+        self.waited_seconds += time.perf_counter() - started
+        return batch
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """One batch by number, made here and without moving the position."""
+        items = self._loader.dataset
+        return collate([items[place] for place in self._stream.batch(number)])
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        self._iterator = None
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,171 @@
+"""From a checked experiment to live objects: datasets, networks, injectors, losses, optimizers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from codes import registry
+from codes.convert import Component
+from codes.data.dataset import Dataset
+from codes.data.loader import Loader
+from codes.options import Entry, Experiment, StepEntry
+from codes.trainer import checkpoint as checkpoints
+from codes.trainer.optim import MovingAverage, Updater, make_optimizer
+from codes.trainer.precision import Precision, choose_device
+from codes.trainer.step import Step
+from codes.yaml_source import Mark, OptionError
+
+T = TypeVar("T")
+
+
+@dataclass
+class Parts:
+    """Everything that an experiment is made of, on its device."""
+
+    device: torch.device
+    precision: Precision
+    datasets: dict[str, Dataset]
+    train_loader: Loader
+    val_loader: Loader | None
+    networks: dict[str, nn.Module]
+    updaters: dict[str, list[Updater]]  # by network, one for each step that trains it
+    averages: dict[str, MovingAverage]
+    steps: list[Step]
+    notes: list[str] = field(default_factory=list)
+
+
+class _Collector:
+    """Builds what can be built and keeps every problem for the end."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[Mark, str]] = []
+
+    def attempt(self, mark: Mark, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except OptionError as error:
+            self.problems += error.problems
+        except (ValueError, checkpoints.CheckpointError) as error:
+            self.problems.append((mark, str(error)))
+        return None
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            raise OptionError(self.problems)
+
+
+def build(experiment: Experiment) -> Parts:
+    """Build everything.
+
+    Raises:
+        OptionError: every entry that could not be built, with its place.
+    """
+    options, collector = experiment.options, _Collector()
+    torch.manual_seed(options.train.manual_seed)
+    torch.backends.cudnn.benchmark = options.cuda_benchmarking_enabled
+    start = Mark(str(experiment.file), 1, 1)
+    device = collector.attempt(start, lambda: choose_device(options)) or torch.device("cpu")
+    precision = Precision(device, options.fp16, options.bf16)
+    datasets = _build_entries(collector, experiment.datasets)
+    networks: dict[str, nn.Module] = _build_entries(collector, experiment.networks)
+    collector.raise_problems()
+    notes = [*experiment.warnings, *([precision.note] if precision.note else [])]
+    notes += _prepare_networks(collector, experiment, networks, device)
+    train, val = _loaders(collector, experiment, datasets, device)
+    updaters: dict[str, list[Updater]] = {}
+    frozen = {name: entry.flags.after for name, entry in experiment.networks.items()}
+    steps = []
+    for index, entry in enumerate(experiment.steps):
+        kept = _read_later(experiment.steps[index + 1 :], entry)
+        step = collector.attempt(entry.mark, lambda e=entry, k=kept: _step(e, networks, updaters, precision, k, frozen))
+        steps.append(step)
+    collector.raise_problems()
+    assert train is not None
+    rate = options.train.ema_rate
+    averages = {name: MovingAverage(networks[name], rate) for name in updaters} if options.train.ema_enabled else {}
+    return Parts(
+        device=device, precision=precision, datasets=datasets, train_loader=train, val_loader=val, networks=networks,
+        updaters=updaters, averages=averages, steps=[step for step in steps if step is not None], notes=notes,
+    )  # fmt: skip
+
+
+def _build_entries(collector: _Collector, entries: Mapping[str, Entry]) -> dict[str, Any]:
+    built = {name: collector.attempt(entry.mark, entry.built_from.build) for name, entry in entries.items()}
+    return {name: value for name, value in built.items() if value is not None}
+
+
+def _prepare_networks(
+    collector: _Collector, experiment: Experiment, networks: dict[str, nn.Module], device: torch.device
+) -> list[str]:
+    """Put networks on the device, load pretrained weights, freeze what is not trained; returns lines for people."""
+    notes = []
+    path = experiment.options.path
+    for name, network in networks.items():
+        entry = experiment.networks[name]
+        source = path.pretrain_model.get(name)
+        if source is not None:
+            note = collector.attempt(entry.mark, lambda n=name, s=source: _pretrain(networks[n], n, s, path.strict_load))
+            notes += [note] if note else []
+        network.to(device)
+        network.gradient_checkpointing = experiment.options.checkpointing_enabled  # type: ignore[assignment]
+        if not entry.flags.trainable:
+            network.eval()
+            network.requires_grad_(False)
+    return notes
+
+
+def _pretrain(network: nn.Module, name: str, source: Path, strict: bool) -> str:
+    return checkpoints.fit_weights(network, name, checkpoints.load_weights(source), source, strict)
+
+
+def _loaders(
+    collector: _Collector, experiment: Experiment, datasets: dict[str, Dataset], device: torch.device
+) -> tuple[Loader | None, Loader | None]:
+    loaders = []
+    for phase in ("train", "val"):
+        entry = experiment.datasets.get(phase)
+        if entry is None:
+            loaders.append(None)
+            continue
+        flags = entry.flags
+        loader = collector.attempt(entry.mark, lambda p=phase, f=flags: Loader(
+            datasets[p], f.batch_size, seed=experiment.options.train.manual_seed, endless=p == "train",
+            num_workers=f.n_workers if p == "train" else 0, plugins=registry.plugin_files(),
+            pin_memory=device.type == "cuda" if f.pin_memory is None else f.pin_memory,
+        ))  # fmt: skip
+        loaders.append(loader)
+    return loaders[0], loaders[1]
+
+
+def _step(
+    entry: StepEntry, networks: dict[str, nn.Module], updaters: dict[str, list[Updater]], precision: Precision,
+    kept: set[str], frozen: dict[str, int],
+) -> Step:  # fmt: skip
+    injectors = [_built(e.built_from, networks) for e in entry.injectors]
+    losses = [_built(e.built_from, networks) for e in entry.losses]
+    own = []
+    for name in entry.flags.training:
+        network = networks[name]
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ValueError(f"step {entry.name} trains network {name!r}, which has nothing to train (trainable: false?)")
+        optimizer = make_optimizer(entry.flags.optimizer, network, entry.flags.optimizer_params)
+        own.append(Updater(network, optimizer, entry.flags.clip_grad_eps, precision.scaler, frozen[name]))
+        updaters.setdefault(name, []).append(own[-1])
+    return Step(entry, injectors, losses, own, networks, kept)
+
+
+def _built(component: Component, networks: dict[str, nn.Module]) -> Any:
+    return component.build(networks)
+
+
+def _read_later(later: list[StepEntry], entry: StepEntry) -> set[str]:
+    """The keys of a step's outputs that later steps read; nothing else is kept alive for them."""
+    read = {key for step in later for injector in step.injectors for key in injector.flags.in_}
+    read |= {key for step in later for loss in step.losses for key in loss.reads.values()}
+    written = {key for injector in entry.injectors for key in injector.flags.out}
+    allowed = written if entry.flags.step_outputs is None else set(entry.flags.step_outputs)
+    return read & written & allowed

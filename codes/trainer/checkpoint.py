@@ -1,0 +1,233 @@
+"""Checkpoints: folders that are written aside and renamed, verified when read, and thinned out.
+
+``checkpoints/step_00000500/`` holds one safetensors file for each network (and for each moving average), ``state.pt``
+with everything else that a run needs to go on as if nothing had happened, and ``manifest.json`` with the size and
+checksum of each. A folder without a manifest is not a checkpoint; a rename makes it one, so a kill or a full disk at
+any moment leaves the former ones whole.
+"""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+PREFIX = "step_"
+MANIFEST = "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or used; the message names the file and the way out."""
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"{PREFIX}*/{MANIFEST}") if path.parent.suffix == "")
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+
+
+def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Any) -> Path:
+    """Write a checkpoint aside, then rename it into place.
+
+    Args:
+        folder: the run's checkpoints.
+        step: the step that it follows.
+        weights: state dicts by file name without ending.
+        state: plain containers, numbers, text and tensors.
+
+    Raises:
+        CheckpointError: it could not be written (disk full, no permission); nothing of it is left.
+    """
+    final = folder / f"{PREFIX}{step:08d}"
+    aside = final.with_suffix(".tmp")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, tensors in weights.items():
+            save_file(_contiguous(tensors), aside / f"{name}.safetensors")
+        torch.save(state, aside / "state.pt")
+        files = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
+        (aside / MANIFEST).write_text(json.dumps({"step": step, "torch": torch.__version__, "files": files}, indent=1))
+        for path in aside.iterdir():
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        _sync(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free = shutil.disk_usage(folder).free / 2**20 if folder.exists() else 0
+        raise CheckpointError(
+            f"checkpoint {final} could not be written: {error} ({free:.0f} MiB free there); "
+            "earlier checkpoints are untouched: make room and start the same command again"
+        ) from error
+    return final
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another (tied weights)."""
+    seen: set[int] = set()
+    copies = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        shared = value.data_ptr() in seen and value.numel() > 0
+        copies[name] = value.clone() if shared else value
+        seen.add(value.data_ptr())
+    return copies
+
+
+def _fingerprint(path: Path) -> dict[str, int]:
+    checksum, size = 0, 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
+    return {"bytes": size, "crc32": checksum}
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file's, or on POSIX a folder's, content is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify(checkpoint: Path) -> None:
+    """Compare a checkpoint's files with its manifest.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or altered; the message names it.
+    """
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
+    for name, expected in files.items():
+        path = checkpoint / name
+        found = _fingerprint(path) if path.is_file() else None
+        if found == expected:
+            continue
+        what = "is missing" if found is None else "has been altered"
+        if found and found["bytes"] < expected["bytes"]:
+            what = f"is truncated ({found['bytes']} of {expected['bytes']} bytes)"
+        raise CheckpointError(
+            f"checkpoint file {path} {what}. To go on from an earlier checkpoint, "
+            f"give path.resume_state=FOLDER with one of {_earlier(checkpoint)}; to start anew, --fresh"
+        )
+
+
+def _earlier(checkpoint: Path) -> str:
+    others = [str(path) for path in list_checkpoints(checkpoint.parent) if path != checkpoint]
+    return ", ".join(others) or "(none is left)"
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The state of a verified checkpoint, on the CPU; nothing in it is executed."""
+    try:
+        return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{checkpoint / 'state.pt'} cannot be read: {error}") from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, or of a torch file that holds nothing but tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"weights {path} holds no state dict of tensors")
+    return found
+
+
+def fit_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], source: Path, strict: bool) -> str:
+    """Load weights into a network; returns a line that says what matched.
+
+    Raises:
+        CheckpointError: they do not fit; names the missing, unexpected and differently shaped parameters.
+    """
+    own = network.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - own.keys())
+    unlike = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+    faults = [f"missing {_some(missing)}"] if missing else []
+    faults += [f"unexpected {_some(unexpected)}"] if unexpected else []
+    shapes = sorted(f"{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}" for k in unlike)
+    faults += [f"of another shape {_some(shapes)}"] if unlike else []
+    if faults and strict:
+        raise CheckpointError(f"{source} does not fit network {name}: {'; '.join(faults)}")
+    fitting = {key: weights[key] for key in own.keys() & weights.keys() if key not in unlike}
+    if not fitting:
+        raise CheckpointError(f"{source} does not fit network {name}: no parameter matches")
+    network.load_state_dict(fitting, strict=False)
+    rest = f" ({'; '.join(faults)})" if faults else ""
+    return f"network {name}: {len(fitting)} of {len(own)} tensors from {source}{rest}"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
+    """Delete checkpoints that are neither among the newest nor of the given steps, and what a kill left half written."""
+    for checkpoint in list_checkpoints(folder)[:-keep_newest]:
+        if step_of(checkpoint) not in keep_steps:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    for leftover in folder.glob(f"{PREFIX}*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random number generator."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Restore what `random_state` gave."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file's content as a whole."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

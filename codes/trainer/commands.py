@@ -1,0 +1,77 @@
+"""What train.py can be asked to do; user errors become lines on standard error and an exit status, never a traceback."""
+
+import argparse
+import os
+import sys
+
+from codes.experiment import load_experiment
+from codes.options import Experiment
+from codes.yaml_source import OptionError
+
+OK, FAILED, WRONG = 0, 1, 2
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks.
+
+    Args:
+        arguments: opt, overrides, check, fresh, replay, schema, list.
+
+    Returns:
+        the exit status: 0, 1 (the run failed) or 2 (the experiment or the command is wrong).
+    """
+    from codes.data.audio.reader import AudioReadError
+    from codes.trainer.checkpoint import CheckpointError
+    from codes.trainer.nonfinite import NonFiniteError
+
+    try:
+        return _dispatch(arguments)
+    except OptionError as error:
+        return _fail(str(error), WRONG)
+    except CheckpointError as error:
+        return _fail(str(error), WRONG if "belongs to another experiment" in str(error) else FAILED)
+    except (NonFiniteError, AudioReadError) as error:
+        return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), FAILED)
+    except KeyboardInterrupt:
+        return _fail("stopped at once; the newest checkpoint is whole", 130)
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    experiment = load_experiment(arguments.opt, arguments.overrides) if arguments.opt else None
+    if arguments.list is not None:
+        from codes.describe import listing
+
+        print(listing(arguments.list))
+        return OK
+    if arguments.schema is not None:
+        from codes.schema import write_schema
+
+        write_schema(arguments.schema)
+        print(f"wrote {arguments.schema}")
+        return OK
+    assert experiment is not None
+    return _with_experiment(arguments, experiment)
+
+
+def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _fail("several processes are not supported yet: start train.py once, without torchrun", WRONG)
+    if arguments.check:
+        from codes.trainer.check import check
+
+        print(check(experiment))
+        return OK
+    if arguments.replay is not None:
+        from codes.trainer.check import replay
+
+        print(replay(experiment, arguments.replay))
+        return OK
+    from codes.trainer.extensible_trainer import ExtensibleTrainer
+
+    ExtensibleTrainer(experiment, fresh=arguments.fresh).train()
+    return OK

@@ -1,0 +1,207 @@
+"""What a run is judged by: validation, samples, and the comparison with FLAC and with the entropy of single samples."""
+
+import io
+import json
+import math
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from codes.compression import baselines
+from codes.options import Experiment
+from codes.trainer.build import Parts
+from codes.trainer.checkpoint import write_atomically
+from codes.trainer.metrics import Averages, MetricsFile
+from codes.trainer.progress import Progress
+from codes.trainer.run_folder import RunFolder
+from codes.trainer.sampling import Excerpt, Sampler, excerpts, to_float, write_wav
+from codes.trainer.state import State, move
+
+VALIDATION_SEED = 1
+
+
+class Evaluation:
+    """Validates, samples and reports for one run.
+
+    Args:
+        experiment, parts, folder, metrics, progress: of the run.
+
+    Raises:
+        OptionError: `samples` names a network that cannot be sampled.
+    """
+
+    def __init__(
+        self, experiment: Experiment, parts: Parts, folder: RunFolder, metrics: MetricsFile, progress: Progress
+    ) -> None:
+        self.experiment, self.parts, self.folder = experiment, parts, folder
+        self.metrics, self.progress = metrics, progress
+        self.last: dict[str, float] = {}
+        options = experiment.options.samples
+        self.sampler = Sampler(experiment, parts.steps, parts.networks[options.network]) if options else None
+
+    @torch.no_grad()
+    def validate(self, step: int) -> tuple[str | None, float]:
+        """Measure every loss on the validation set, weighed by what it counted.
+
+        Returns:
+            the headline figure's name (bits_per_sample, or the total loss; None if there are none) and its value.
+        """
+        loader = self.parts.val_loader
+        assert loader is not None
+        for network in self.parts.networks.values():
+            network.eval()
+        averages = Averages({s.name: s.losses for s in self.parts.steps})
+        for number in self._chosen_batches(len(loader)):
+            self._measure(move(loader.batch(number), self.parts.device), number, averages)
+        figures = averages.figures(step)
+        self.metrics.write(step, "val", figures)
+        self.last = figures
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self.progress.line(f"val at step {step}: {shown}")
+        name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
+        return (name, figures[name]) if len(figures) > 1 else (None, math.inf)
+
+    def _chosen_batches(self, total: int) -> list[int]:
+        limit = self.experiment.options.eval.max_batches
+        if limit is None or limit >= total:
+            return list(range(total))
+        return [number * total // limit for number in range(limit)]
+
+    def _measure(self, batch: dict[str, Any], number: int, averages: Averages) -> None:
+        provided = dict(batch)
+        for step in self.parts.steps:
+            state = State(provided)
+            with self.parts.precision.autocast():
+                step.inject(state, "val", 0, 0, (VALIDATION_SEED << 40) + number)
+            averages.add(step.name, {name: [value] for name, value in step.measure(state).items()})
+            provided |= step.outputs(state, set(batch))
+
+    def sample(self, step: int) -> None:
+        """Let the model make audio from excerpts of the validation set; write WAV files and TensorBoard entries."""
+        if self.sampler is None:
+            return
+        options = self.sampler.options
+        chosen = excerpts(self._scored_audio(), options.num, options.prompt_frames + options.new_frames)
+        if not chosen:
+            self.progress.line(f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames")
+            return
+        self.sampler.network.eval()
+        pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
+        with self.parts.precision.autocast():
+            made = self.sampler.generate(pcm)
+        folder = self.folder.samples / f"step_{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (excerpt, wav) in enumerate(zip(chosen, made, strict=True)):
+            bits = self.sampler.output_bits(excerpt.bits)
+            self._write(folder / f"{number}_model.wav", to_float(wav, bits), bits, excerpt, step)
+            self._write(folder / f"{number}_real.wav", to_float(excerpt.pcm, excerpt.bits), excerpt.bits, excerpt, step)
+        what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
+        self.progress.line(f"samples at step {step} ({what}, beside the real audio): {folder}")
+
+    def _write(self, path: Path, wav: np.ndarray, bits: int, excerpt: Excerpt, step: int) -> None:
+        from codes.data.audio.picture import save_png, spectrogram_image
+
+        write_wav(path, wav, bits, excerpt.sample_rate_hz)
+        picture = spectrogram_image(wav, excerpt.sample_rate_hz)
+        save_png(path.with_suffix(".png"), picture)
+        writer = self.metrics.tensorboard
+        if writer is not None:
+            writer.file_writer.add_summary(_audio_summary(f"samples/{path.stem}", wav, excerpt.sample_rate_hz), step)
+            writer.add_image(f"samples/{path.stem}", picture, step, dataformats="HWC")
+
+    def _scored_audio(self) -> Any:
+        dataset = self.parts.datasets.get("val", self.parts.datasets["train"])
+        if not hasattr(dataset, "scored_audio"):
+            return iter(())
+        return dataset.scored_audio()  # type: ignore[attr-defined]
+
+    def compare(self) -> baselines.Baselines | None:
+        """FLAC and single-sample entropy on the validation audio at the model's bit depth; measured once for a run.
+
+        None where there is nothing to compare with: no validation set, or a model that does not code linear PCM.
+        """
+        val, bits = self.parts.datasets.get("val"), self._model_bits()
+        if val is None or bits is None or not self.experiment.options.eval.baselines or not hasattr(val, "scored_audio"):
+            return None
+        path = self.folder.path / "baselines.json"
+        if path.is_file():
+            return baselines.Baselines(**json.loads(path.read_text(encoding="utf-8")))
+        found = baselines.compare(_at_depth(self._scored_audio(), bits), bits)
+        write_atomically(path, json.dumps(vars(found)))
+        return found
+
+    def _model_bits(self) -> int | None:
+        """The bit depth of the first pcm_quantize, one that FLAC knows; None where there is none."""
+        entries = [entry for step in self.experiment.steps for entry in step.injectors]
+        found = [e.built_from.options.get("bits", 16) for e in entries if e.built_from.type == "pcm_quantize"]
+        return int(found[0]) if found and found[0] in (8, 16, 24) else None
+
+    def announce(self) -> None:
+        """Say what the data and the networks are, and what is to be beaten."""
+        for line in dataset_lines(self.parts):
+            self.progress.line(line)
+        for name, network in self.parts.networks.items():
+            self.progress.line(f"network {name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        found = self.compare()
+        if found is not None:
+            flac = f"{found.flac_bits_per_sample:.3f} bits/sample by {found.flac_label}"
+            self.progress.line(f"to beat on the validation audio: {flac}")
+
+    def summary(self, best: dict[str, float] | None) -> None:
+        """The last lines of a run."""
+        line = self.progress.line
+        line(f"finished: {self.folder.path}")
+        found = self.compare()
+        if best is None or found is None:
+            return
+        model, flac = best["value"], found.flac_bits_per_sample
+        part = self.experiment.options.eval.max_batches
+        scope = f", the model on {part} batches of it" if part else ""
+        line(f"bits per sample on the validation audio ({found.num_samples:,} samples at {self._model_bits()} bits{scope}):")
+        rows = (
+            (f"model (best, at step {int(best['step'])})", model),
+            (found.flac_label, flac),
+            ("order-0 entropy of single samples", found.order0_bits_per_sample),
+        )
+        width = max(len(title) for title, _ in rows)
+        for title, value in rows:
+            line(f"  {title:<{width}}  {value:7.3f}  {100 * value / flac:6.1f} % of FLAC")
+
+
+def dataset_lines(parts: Parts) -> list[str]:
+    """What the datasets say of themselves; what two of them share is said once."""
+    lines: list[str] = []
+    for name, dataset in parts.datasets.items():
+        report = dataset.report() if hasattr(dataset, "report") else [f"{len(dataset)} items"]  # type: ignore[attr-defined]
+        lines += [line for line in (f"{name}: {text}" for text in report) if line.partition(": ")[2] not in
+                  {known.partition(": ")[2] for known in lines}]  # fmt: skip
+    return lines
+
+
+def _at_depth(files: Any, bits: int) -> Iterator[tuple[str, np.ndarray, int, int]]:
+    """Audio files of a dataset as pcm_quantize sees them: shifted to another bit depth."""
+    for path, pcm, file_bits, rate in files:
+        wide = pcm.astype(np.int64)
+        shifted = wide >> (file_bits - bits) if file_bits > bits else wide << (bits - file_bits)
+        yield path, shifted.astype(np.int16 if bits <= 16 else np.int32), bits, rate
+
+
+def _audio_summary(tag: str, wav: np.ndarray, sample_rate_hz: int) -> Any:
+    """A TensorBoard audio entry that keeps the channels (the usual call mixes them to one)."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(wav.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes((np.clip(wav.T, -1, 1) * 32767).astype("<i2").tobytes())
+    audio = Summary.Audio(
+        sample_rate=sample_rate_hz, num_channels=wav.shape[0], length_frames=wav.shape[1],
+        encoded_audio_string=buffer.getvalue(), content_type="audio/wav",
+    )  # fmt: skip
+    return Summary(value=[Summary.Value(tag=tag, audio=audio)])

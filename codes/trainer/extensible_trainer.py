@@ -1,0 +1,291 @@
+"""ExtensibleTrainer: one experiment from its YAML to trained weights.
+
+The loop: take a batch, run every step that is due, and at their intervals log, validate, sample and save. Everything
+that decides the next step is saved, so a run that is killed and started again goes on as if nothing had happened.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codes.options import Experiment
+from codes.trainer import checkpoint as checkpoints
+from codes.trainer.build import Parts, build
+from codes.trainer.checkpoint import CheckpointError
+from codes.trainer.evaluation import Evaluation
+from codes.trainer.metrics import Averages, MetricsFile
+from codes.trainer.nonfinite import NonFiniteError, explain
+from codes.trainer.progress import Progress, memory_bytes
+from codes.trainer.run_folder import RunFolder
+from codes.trainer.signals import StopRequest
+from codes.trainer.state import State, move, split_batch
+
+
+class ExtensibleTrainer:
+    """Builds an experiment and trains it.
+
+    Args:
+        experiment: a loaded experiment.
+        fresh: move an existing run of that name aside instead of continuing it.
+
+    Raises:
+        OptionError: some entry of the YAML cannot be built.
+        CheckpointError: the run's checkpoint cannot be continued, or its folder not be written.
+    """
+
+    def __init__(self, experiment: Experiment, fresh: bool = False) -> None:
+        self.experiment = experiment
+        self.options = experiment.options
+        self.seed = self.options.train.manual_seed
+        self.parts: Parts = build(experiment)
+        self.device, self.precision = self.parts.device, self.parts.precision
+        self.folder = RunFolder(experiment, fresh)
+        self.step = max(0, self.options.start_step)
+        self.best: dict[str, float] | None = None
+        losses = {step.name: step.losses for step in self.parts.steps}
+        self.averages = Averages(losses, {step.name: step.flags.loss_log_buffer for step in self.parts.steps})
+        self._resumed = self._resume()
+        self.folder.create()
+        self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
+        self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter)
+        self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress)
+        self._saved_step = self.step if self._resumed else -1
+        self._logged_at = time.perf_counter()
+        self._logged_step = self.step
+        self._trained_step: str | None = None
+
+    def train(self) -> bool:
+        """Run the experiment to its last step; False where a signal stopped it before, with everything saved.
+
+        Raises:
+            NonFiniteError: too many updates in a row had gradients that were not finite.
+            CheckpointError: a checkpoint could not be written.
+        """
+        self._announce()
+        with self._running() as stop:
+            self.parts.train_loader.seek(self.step)
+            self._set_mode()
+            while self.step < self.options.train.niter and not stop.requested:
+                self.train_step()
+                self._at_intervals()
+            finished = self.step >= self.options.train.niter
+            if finished:
+                self._finish()
+            elif self._saved_step != self.step:
+                self.save()
+        if not finished:
+            self.progress.line(f"{stop.name}: saved at step {self.step}; the same command continues from there")
+        return finished
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[StopRequest]:
+        with StopRequest() as stop, torch.autograd.set_detect_anomaly(self.options.anomaly_detection):
+            self.progress.start(self.step)
+            try:
+                yield stop
+            finally:
+                self.progress.stop()
+                self.parts.train_loader.close()
+                self.metrics.close()
+
+    def train_step(self) -> None:
+        """One iteration: the next batch through every step that is due."""
+        batch = self.parts.train_loader.next()
+        self.step += 1
+        try:
+            self.run_batch(move(batch, self.device), self.step)
+        except Exception as error:
+            error.add_note(f"at iteration {self.step} of {self.experiment.file}")
+            raise
+
+    def run_batch(self, batch: dict[str, Any], number: int) -> None:
+        """Split a batch on the device into micro-batches and train every due step on them."""
+        options = self.options.train
+        micro_batches = split_batch(batch, options.mega_batch_factor)
+        provided = set(micro_batches[0])
+        seed = (self.seed * 1_000_003 + number) << 8
+        for step in self.parts.steps:
+            if not step.flags.due(number):
+                continue
+            if self._trained_step != step.name:
+                step.require_grad()
+                self._trained_step = step.name
+            states = [State(micro_batch) for micro_batch in micro_batches]
+            tally = step.train(states, number, seed, self.precision.autocast, options)
+            self.averages.add(step.name, tally)
+            if step.kept:
+                for micro_batch, state in zip(micro_batches, states, strict=True):
+                    micro_batch.update(step.outputs(state, provided))
+        if self.precision.scaler is not None:
+            self.precision.scaler.update()
+        for average in self.parts.averages.values():
+            average.update()
+
+    def _set_mode(self) -> None:
+        """Training mode for what is trained; networks that are not stay in evaluation mode."""
+        for name, network in self.parts.networks.items():
+            network.train(self.experiment.networks[name].flags.trainable)
+
+    def _at_intervals(self) -> None:
+        options = self.options
+        self.progress.advance(self.step)
+        last = self.step == options.train.niter
+        if self.step % options.logger.print_freq == 0 or last:
+            self._log()
+        if self._due(options.train.val_freq) or last:
+            self._validate()
+        if options.samples is not None and (self._due(options.samples.every) or last):
+            self.evaluation.sample(self.step)
+        if self._due(options.logger.save_checkpoint_freq) and self._saved_step != self.step:
+            self.save()
+
+    def _due(self, interval: int | None) -> bool:
+        return interval is not None and self.step % interval == 0
+
+    def _log(self) -> None:
+        """Read the figures back from the device, once for all steps since the last time."""
+        figures: dict[str, Any] = dict(self.averages.figures(self.step))
+        for network, updaters in self.parts.updaters.items():
+            norm = float(updaters[0].norm)
+            figures[f"grad_norm.{network}"] = norm if abs(norm) < float("inf") else None
+            figures[f"lr.{network}"] = updaters[0].optimizer.param_groups[0]["lr"]
+            skipped, streak = updaters[0].counts.tolist()
+            if skipped:
+                figures[f"skipped_updates.{network}"] = int(skipped)
+            if streak >= self.options.train.max_nonfinite_steps:
+                self._stop_nonfinite(network, int(streak))
+        now = time.perf_counter()
+        seconds, steps = now - self._logged_at, self.step - self._logged_step
+        waited, self.parts.train_loader.waited_seconds = self.parts.train_loader.waited_seconds, 0.0
+        figures["tokens_per_second"] = self.averages.tokens_per_step() * steps / seconds
+        figures["data_wait_share"] = waited / seconds
+        figures["memory_bytes"] = memory_bytes(self.device)
+        self._logged_at, self._logged_step = now, self.step
+        self.metrics.write(self.step, "train", figures)
+        self.progress.figures(self.step, figures)
+
+    def _stop_nonfinite(self, network: str, streak: int) -> None:
+        batch = self.parts.train_loader.batch(self.step - 1)
+        self.progress.stop()
+        kept = self._write(self.folder.path / "nonfinite")
+        found = explain(self.experiment, self.parts, batch, self.step, kept)
+        raise NonFiniteError(
+            f"step {self.step}: the last {streak} updates of network {network} were skipped, their gradients were not "
+            f"finite; the weights are as before them\n{found}"
+        )
+
+    def _validate(self) -> None:
+        """Validate; the best result so far is kept as a checkpoint."""
+        if self.parts.val_loader is None:
+            return
+        started = time.perf_counter()
+        with self._averaged():
+            name, value = self.evaluation.validate(self.step)
+        self._set_mode()
+        self._logged_at += time.perf_counter() - started
+        if name is not None and (self.best is None or value < self.best["value"]):
+            self.best = {"value": value, "step": self.step}
+            self.save()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The moving averages in place of the weights, where there are any."""
+        for average in self.parts.averages.values():
+            average.swap()
+        try:
+            yield
+        finally:
+            for average in self.parts.averages.values():
+                average.swap()
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and thin out the older ones."""
+        path = self._write(self.folder.checkpoints)
+        self._saved_step = self.step
+        marks = {"best": self.best, "final": self.step if self.step >= self.options.train.niter else None}
+        checkpoints.write_atomically(self.folder.checkpoints / "marks.json", json.dumps(marks))
+        keep = {self.step} | ({int(self.best["step"])} if self.best else set())
+        checkpoints.thin_out(self.folder.checkpoints, self.options.logger.num_checkpoints, keep)
+        return path
+
+    def _write(self, folder: Path) -> Path:
+        self.metrics.flush()
+        return checkpoints.save_checkpoint(folder, self.step, self._weights(), self._state())
+
+    def _weights(self) -> dict[str, Any]:
+        """State dicts by file name; a frozen network that comes from a file of its own is not saved again."""
+        pretrained = self.options.path.pretrain_model
+        saved = {
+            name: network.state_dict()
+            for name, network in self.parts.networks.items()
+            if self.experiment.networks[name].flags.trainable or name not in pretrained
+        }
+        return saved | {f"{name}_ema": average.state_dict() for name, average in self.parts.averages.items()}
+
+    def _state(self) -> dict[str, Any]:
+        scaler = self.precision.scaler
+        return {
+            "step": self.step,
+            "experiment": self.experiment.resolved,
+            "updaters": {name: [u.state_dict() for u in updaters] for name, updaters in self.parts.updaters.items()},
+            "scaler": scaler.state_dict() if scaler else {},
+            "random": checkpoints.random_state(),
+            "averages": self.averages.state_dict(),
+            "best": self.best,
+        }
+
+    def _resume(self) -> Path | None:
+        """Continue from the run's checkpoint, where there is one, else start from pretrained weights."""
+        found = self.folder.checkpoint()
+        if found is None:
+            return None
+        checkpoints.verify(found)
+        state = checkpoints.load_state(found)
+        self.folder.check_unchanged(found, state["experiment"])
+        self._load(found, state)
+        return found
+
+    def _load(self, found: Path, state: dict[str, Any]) -> None:
+        for name in self._weights():
+            path = found / f"{name}.safetensors"
+            weights = checkpoints.load_weights(path)
+            network = name.removesuffix("_ema") if name not in self.parts.networks else name
+            if name in self.parts.networks:
+                checkpoints.fit_weights(self.parts.networks[network], network, weights, path, strict=True)
+            else:
+                self.parts.averages[network].load_state_dict(weights)
+        if not self.options.path.optimizer_reset:
+            for name, updaters in self.parts.updaters.items():
+                for updater, saved in zip(updaters, state["updaters"][name], strict=True):
+                    updater.load_state_dict(saved)
+        if self.precision.scaler is not None and state["scaler"]:
+            self.precision.scaler.load_state_dict(state["scaler"])
+        checkpoints.restore_random_state(state["random"])
+        self.averages.load_state_dict(state["averages"])
+        self.step, self.best = state["step"], state["best"]
+
+    def _announce(self) -> None:
+        line = self.progress.line
+        line(f"{self.options.name}: {self.folder.path} on {self.device}, {str(self.precision.dtype).removeprefix('torch.')}")
+        if self.folder.moved_to is not None:
+            line(f"the old run is now {self.folder.moved_to}")
+        for note in self.parts.notes:
+            line(note)
+        if self._resumed is not None:
+            line(f"continues from {self._resumed} at step {self.step} of {self.options.train.niter}")
+        self.evaluation.announce()
+
+    def _finish(self) -> None:
+        """Save the final checkpoint and say how it went."""
+        if self._saved_step != self.step:
+            self.save()
+        self.progress.stop()
+        self.evaluation.summary(self.best)
+
+
+__all__ = ["CheckpointError", "ExtensibleTrainer", "NonFiniteError"]

@@ -1,0 +1,169 @@
+"""Losses: functions of some values of the state that return a sum and a count.
+
+``forward(*values)`` returns ``(sum, count)``, so that micro-batches of unequal size weigh right, or a scalar, which
+stands for a mean over the items of the micro-batch. A loss whose sum is a code length in nats says so with
+``measures_bits``; the trainer then reports bits per sample. The names of forward()'s parameters are the keys by which
+the YAML says where they come from. A whole loss::
+
+    class AbsoluteErrorLoss(Loss):
+        '''Mean absolute error. real, fake: (B, ...).'''
+
+        def forward(self, real, fake):
+            return (real - fake).abs().sum(), real.numel()
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codes.registry import Registered
+
+LossValue = Tensor | tuple[Tensor, Tensor | float]
+
+
+class Loss(Registered):
+    """A training objective.
+
+    ``measures_bits``: sum is a code length in nats and ``count / tokens_per_sample`` the audio samples that it codes.
+    """
+
+    kind: ClassVar[str] = "loss"
+    measures_bits: ClassVar[bool] = False
+    tokens_per_sample: float = 1.0
+
+    def forward(self, *values: Any) -> LossValue:
+        """The loss of a micro-batch as (sum, count), or as a mean over its items."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, ...)")
+
+    def __call__(self, *values: Any, **named: Any) -> LossValue:
+        return self.forward(*values, **named)
+
+
+def masked_sum(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | float]:
+    """Sum of the values where the mask (same shape, true or 1 where counted) allows, in fp32, and how many they are."""
+    values = values.float()
+    if mask is None:
+        return values.sum(), values.numel()
+    mask = mask.to(values.dtype).expand_as(values)
+    return (values * mask).sum(), mask.sum()
+
+
+class DirectLoss(Loss):
+    """Uses a value of the state as the loss, for networks that compute their own. key: any shape; its mean counts.
+
+    Args:
+        inverted: maximise it instead
+    """
+
+    def __init__(self, *, inverted: bool = False) -> None:
+        self.inverted = inverted
+
+    def forward(self, key: Tensor, mask: Tensor | None = None) -> LossValue:
+        total, count = masked_sum(key, mask)
+        return (-total if self.inverted else total), count
+
+
+class CodeLengthLoss(Loss):
+    """Code length of the tokens in nats, as a language model over audio returns it. nats: (B, N); mask: (B, N).
+
+    Reported as bits per audio sample: mean of nats / ln 2 x tokens_per_sample.
+
+    Args:
+        tokens_per_sample: tokens that code one sample of one channel (2 for 16-bit samples as two bytes)
+    """
+
+    measures_bits = True
+
+    def __init__(self, *, tokens_per_sample: float = 1.0) -> None:
+        if tokens_per_sample <= 0:
+            raise ValueError(f"tokens_per_sample must be above 0, got {tokens_per_sample}")
+        self.tokens_per_sample = tokens_per_sample
+
+    def forward(self, nats: Tensor, mask: Tensor | None = None) -> LossValue:
+        return masked_sum(nats, mask)
+
+
+class CrossEntropyLoss(Loss):
+    """Cross-entropy of logits. logits: (B, T, V), labels: (B, T) integers; mask: (B, T).
+
+    Args:
+        tokens_per_sample: tokens that code one sample of one channel
+        ignore_index: labels of this value do not count
+        dim: the dimension of the logits that holds the V classes (DLAS's networks put it second: 1)
+    """
+
+    measures_bits = True
+
+    def __init__(self, *, tokens_per_sample: float = 1.0, ignore_index: int = -100, dim: int = -1) -> None:
+        self.tokens_per_sample = tokens_per_sample
+        self.ignore_index = ignore_index
+        self.dim = dim
+
+    def forward(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> LossValue:
+        logits = logits.movedim(self.dim, -1)
+        if logits.shape[:-1] != labels.shape:
+            raise ValueError(
+                f"cross_entropy: logits {tuple(logits.shape)} (classes last) do not fit labels {tuple(labels.shape)}"
+            )
+        nats = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).long(),
+            ignore_index=self.ignore_index, reduction="none",
+        ).view_as(labels)  # fmt: skip
+        counted = labels != self.ignore_index
+        return masked_sum(nats, counted if mask is None else counted & mask.bool())
+
+
+class PixLoss(Loss):
+    """Distance of two equal shapes, element by element. real, fake: (B, ...); mask: (B, ...).
+
+    Args:
+        criterion: l1 (absolute), l2 (square), or cosine (1 - cosine similarity over dim 1)
+    """
+
+    def __init__(self, *, criterion: Literal["l1", "l2", "cosine"] = "l1") -> None:
+        self.criterion = criterion
+
+    def forward(self, real: Tensor, fake: Tensor, mask: Tensor | None = None) -> LossValue:
+        if real.shape != fake.shape:
+            raise ValueError(f"pix: real {tuple(real.shape)} and fake {tuple(fake.shape)} differ in shape")
+        real, fake = real.float(), fake.float()
+        if self.criterion == "cosine":
+            return masked_sum(1 - F.cosine_similarity(real, fake, dim=1), mask)
+        difference = real - fake
+        return masked_sum(difference.abs() if self.criterion == "l1" else difference.square(), mask)
+
+
+class GeneratorGanLoss(Loss):
+    """What a generator minimises: fake: the discriminator's verdict (B, ...) on what it made.
+
+    Args:
+        gan_type: gan (non-saturating, Goodfellow et al. 2014) or hinge (Lim and Ye 2017)
+    """
+
+    def __init__(self, *, gan_type: Literal["gan", "hinge"] = "gan") -> None:
+        self.gan_type = gan_type
+
+    def forward(self, fake: Tensor) -> LossValue:
+        fake = fake.float()
+        return masked_sum(F.softplus(-fake) if self.gan_type == "gan" else -fake, None)
+
+
+class DiscriminatorGanLoss(Loss):
+    """What a discriminator minimises: its verdicts (B, ...) on real and on made things.
+
+    Args:
+        gan_type: gan (binary cross-entropy) or hinge
+    """
+
+    def __init__(self, *, gan_type: Literal["gan", "hinge"] = "gan") -> None:
+        self.gan_type = gan_type
+
+    def forward(self, real: Tensor, fake: Tensor) -> LossValue:
+        real, fake = real.float(), fake.float()
+        if self.gan_type == "gan":
+            each = F.softplus(-real), F.softplus(fake)
+        else:
+            each = F.relu(1 - real), F.relu(1 + fake)
+        return torch.cat([value.flatten() for value in each]).sum() / 2, (real.numel() + fake.numel()) / 2

@@ -1,0 +1,186 @@
+"""Figures of a run: averages over losses' sums and counts, and where they are written.
+
+``metrics.jsonl`` is the truth: one object a line with ``step``, ``split`` and figures by name. When a run continues
+from a checkpoint, lines after it are dropped and come again, so that the file equals that of an uninterrupted run.
+TensorBoard gets the same figures.
+"""
+
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codes.trainer.checkpoint import write_atomically
+from codes.trainer.step import BoundLoss, Tally
+
+WALL_CLOCK = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")  # differ from run to run
+
+
+class Average:
+    """Mean of one loss over the last `window` steps (all, if None), kept on the device until it is read.
+
+    Args:
+        loss: the loss, which says whether it measures bits.
+        window: number of steps that count.
+    """
+
+    def __init__(self, loss: BoundLoss, window: int | None) -> None:
+        self.loss = loss
+        self._sums: deque[Tensor] = deque(maxlen=window)
+        self._counts: deque[Tensor | float] = deque(maxlen=window)
+
+    def add(self, total: Tensor, count: Tensor | float) -> None:
+        """Take in one step's or one batch's sum and count."""
+        self._sums.append(total)
+        self._counts.append(count)
+
+    def read(self) -> tuple[float, float]:
+        """Sum and count over the window, in float64; what is not finite is left out. The one place that waits."""
+        if not self._sums:
+            return 0.0, 0.0
+        sums = torch.stack(list(self._sums)).double().cpu()
+        if isinstance(self._counts[0], Tensor):
+            counts = torch.stack([torch.as_tensor(count) for count in self._counts]).double().cpu()
+        else:
+            counts = torch.tensor(list(self._counts), dtype=torch.float64)
+        finite = torch.isfinite(sums)
+        return float(sums[finite].sum()), float(counts[finite].sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the window holds."""
+        return {"sums": list(self._sums), "counts": list(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the window."""
+        self._sums.extend(state["sums"])
+        self._counts.extend(state["counts"])
+
+
+class Averages:
+    """The averages of all losses of an experiment.
+
+    Args:
+        losses: by step name; figures are named by the loss, with the step before it where two steps share a name.
+        windows: steps that count, by step name; None for all.
+    """
+
+    def __init__(self, losses: Mapping[str, list[BoundLoss]], windows: Mapping[str, int] | None = None) -> None:
+        names = [loss.name for group in losses.values() for loss in group]
+        self._averages: dict[tuple[str, str], Average] = {}
+        self._titles: dict[tuple[str, str], str] = {}
+        for step, group in losses.items():
+            for loss in group:
+                self._averages[step, loss.name] = Average(loss, windows[step] if windows else None)
+                self._titles[step, loss.name] = loss.name if names.count(loss.name) == 1 else f"{step}.{loss.name}"
+
+    def add(self, step: str, tally: Tally) -> None:
+        """Take in what a step returned."""
+        for name, parts in tally.items():
+            if len(parts) == 1:
+                self._averages[step, name].add(*parts[0])
+                continue
+            total = torch.stack([part[0] for part in parts]).sum()
+            self._averages[step, name].add(total, sum(part[1] for part in parts))  # type: ignore[arg-type]
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Mean of every loss by name, their weighted sum as `loss`, and bits per sample over all that measure bits."""
+        found: dict[str, float] = {"loss": 0.0}
+        nats = samples = 0.0
+        for key, average in self._averages.items():
+            total, count = average.read()
+            if count == 0:
+                continue
+            found[self._titles[key]] = total / count
+            found["loss"] += average.loss.flags.weight_at(step) * total / count
+            if average.loss.loss.measures_bits:
+                nats += total
+                samples += count / average.loss.loss.tokens_per_sample
+        if samples:
+            found["bits_per_sample"] = nats / math.log(2) / samples
+        return found
+
+    def tokens_per_step(self) -> float:
+        """Mean count of the first loss that measures bits (else of the first) over the window: what a step works on."""
+        ordered = sorted(self._averages.values(), key=lambda average: not average.loss.loss.measures_bits)
+        if not ordered:
+            return 0.0
+        steps = len(ordered[0].state_dict()["counts"])
+        return ordered[0].read()[1] / steps if steps else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The windows of all losses."""
+        return {"/".join(key): average.state_dict() for key, average in self._averages.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the windows."""
+        for key, average in self._averages.items():
+            average.load_state_dict(state["/".join(key)])
+
+
+class MetricsFile:
+    """metrics.jsonl and TensorBoard of a run, continued from a step.
+
+    Args:
+        folder: the run's folder.
+        step: lines of later steps are dropped.
+        use_tensorboard: also write TensorBoard files.
+    """
+
+    def __init__(self, folder: Path, step: int, use_tensorboard: bool) -> None:
+        self.path = folder / "metrics.jsonl"
+        self._tensorboard_folder = folder / "tb" if use_tensorboard else None
+        self._purge_step = step + 1 if step else None
+        self._tensorboard: Any = None
+        if self.path.exists():
+            kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
+            write_atomically(self.path, "".join(kept))
+
+    @property
+    def tensorboard(self) -> Any:
+        """The TensorBoard writer, made at its first use; None where it is switched off."""
+        if self._tensorboard is None and self._tensorboard_folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=self._purge_step)
+        return self._tensorboard
+
+    def write(self, step: int, split: str, figures: Mapping[str, float | int | None]) -> None:
+        """Append one line and the same figures to TensorBoard."""
+        line = {"step": step, "split": split, **figures}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+        for name, value in figures.items():
+            if self.tensorboard is not None and value is not None:
+                self.tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Put everything on the disk."""
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
+        if self.path.exists():
+            with self.path.open("a") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that a kill cut off is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines

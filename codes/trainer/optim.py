@@ -1,0 +1,242 @@
+"""Optimizers, parameter groups, learning rates as closed forms of the step, gradient clipping, and the moving average.
+
+An update whose gradients are not finite is skipped on the device itself, without asking it: every optimizer here
+reads ``found_inf`` as GradScaler's fused optimizers do, so no step waits for a number to come back.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from codes.options import OptimizerParams, TrainOptions
+
+
+class Lion(Optimizer):
+    """Sign of an interpolated momentum (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms").
+
+    Args:
+        params: parameters or parameter groups.
+        lr: learning rate, typically a third to a tenth of AdamW's.
+        betas: interpolation for the update, decay of the momentum.
+        weight_decay: decoupled weight decay.
+    """
+
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all parameters; with ``found_inf`` set to 1 nothing changes."""
+        assert closure is None
+        found_inf = getattr(self, "found_inf", None)
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for p in parameters:
+                self._update(p, group, found_inf)
+
+    def _update(self, p: Tensor, group: dict[str, Any], found_inf: Tensor | None) -> None:
+        assert p.grad is not None
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        momentum, (beta1, beta2) = state["momentum"], group["betas"]
+        keep = 1.0 if found_inf is None else 1.0 - found_inf
+        grad = p.grad if found_inf is None else torch.where(found_inf.bool(), 0.0, p.grad)
+        direction = momentum.lerp(grad, 1 - beta1).sign_()
+        p.sub_((direction + group["weight_decay"] * p) * (group["lr"] * keep))
+        momentum.lerp_(grad, torch.as_tensor((1 - beta2) * keep, dtype=grad.dtype, device=grad.device))
+
+
+def parameter_groups(network: nn.Module, params: OptimizerParams) -> list[dict[str, Any]]:
+    """Split a network's parameters: no decay on norms, biases and embeddings; the YAML's own groups apart.
+
+    Raises:
+        ValueError: a group of the YAML matches no parameter.
+    """
+    undecayed = _undecayed(network)
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        own = next((g for g, o in params.param_groups.items() if name.startswith(tuple(o.match or [g]))), "")
+        groups.setdefault((own, name not in undecayed), []).append(parameter)
+    for own in params.param_groups:
+        if not any(key[0] == own for key in groups):
+            raise ValueError(f"param_groups.{own} matches no parameter of the network")
+    made = []
+    for (own, decayed), members in groups.items():
+        options = params.param_groups.get(own)
+        lr = params.lr if options is None or options.lr is None else options.lr
+        decay = params.weight_decay if options is None or options.weight_decay is None else options.weight_decay
+        made.append({"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay if decayed else 0.0})
+    return made
+
+
+def _undecayed(network: nn.Module) -> set[str]:
+    """Names of norm and embedding parameters, biases, and everything else of one dimension or none."""
+    names = {name for name, p in network.named_parameters() if p.ndim < 2 or name.endswith("bias")}
+    for prefix, module in network.named_modules():
+        if isinstance(module, nn.Embedding) or "norm" in type(module).__name__.lower():
+            names |= {f"{prefix}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)}
+    return names
+
+
+def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Optimizer:
+    """The optimizer of one network; fused kernels throughout."""
+    groups = parameter_groups(network, params)
+    betas = (params.beta1, params.beta2)
+    if kind == "sgd":
+        sgd = torch.optim.SGD(groups, lr=params.lr, momentum=params.momentum, fused=True)
+        if params.momentum:  # a first step that is skipped would leave the kernel's own buffers uninitialised
+            for p in network.parameters():
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return sgd
+    if kind == "lion":
+        return Lion(groups, lr=params.lr, betas=betas)
+    if kind == "adamw_zero" and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=params.lr, betas=betas, eps=params.eps, fused=True)  # type: ignore[arg-type]
+    return torch.optim.AdamW(groups, lr=params.lr, betas=betas, eps=params.eps, fused=True)
+
+
+def learning_rate(base: float, step: int, options: TrainOptions) -> float:
+    """The learning rate of the update of this step (from 1), a closed form: resuming needs nothing but the step."""
+    warmup = options.warmup_iter
+    ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
+    if options.default_lr_scheme == "MultiStepLR":
+        return ramp * base * options.lr_gamma ** sum(milestone < step for milestone in options.gen_lr_steps)
+    if options.default_lr_scheme == "inverse_sqrt":
+        return ramp * base * math.sqrt(max(warmup, 1) / max(step, warmup, 1))
+    if options.default_lr_scheme == "CosineAnnealingLR_Restart":
+        return ramp * _cosine(base, step - 1, options)
+    return ramp * base
+
+
+def _cosine(base: float, done: int, options: TrainOptions) -> float:
+    """Cosine from base (times the restart's weight) to eta_min; `done` updates lie behind."""
+    starts = [0, *options.restarts]
+    cycle = max(i for i, start in enumerate(starts) if start <= done)
+    ends = [*options.restarts, options.niter]
+    length = options.T_period[cycle] if cycle < len(options.T_period) else max(1, ends[cycle] - starts[cycle])
+    peak = base * options.restart_weights[cycle - 1] if cycle and options.restart_weights else base
+    part = min(1.0, (done - starts[cycle]) / length)
+    return options.eta_min + (peak - options.eta_min) * (1 + math.cos(math.pi * part)) / 2
+
+
+class Updater:
+    """One network's optimizer: clips, skips what is not finite, steps, and counts what it skipped.
+
+    Args:
+        network: the network.
+        optimizer: its optimizer.
+        clip: largest global gradient norm, or None.
+        scaler: the loss scaler under fp16, or None.
+        after: the network is frozen until this step.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: Optimizer, clip: float | None = None,
+        scaler: torch.amp.GradScaler | None = None, after: int = 0,
+    ) -> None:  # fmt: skip
+        self.network = network
+        self.optimizer = optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.clip = clip
+        self.scaler = scaler
+        self.after = after
+        device = self.parameters[0].device
+        self.counts = torch.zeros(2, device=device)  # updates skipped in all, and in a row up to now
+        self.norm = torch.zeros((), device=device)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def update(self, step: int, options: TrainOptions) -> None:
+        """Take one optimizer step with the gradients at hand; nothing is read back from the device."""
+        if step < self.after:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(group["base_lr"], step, options)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, self.norm)
+        skip = 1.0 - torch.isfinite(self.norm).to(self.norm.dtype)
+        self.counts = torch.stack((self.counts[0] + skip, (self.counts[1] + 1) * skip))
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            return
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer state and counts."""
+        return {"optimizer": self.optimizer.state_dict(), "counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.counts = state["counts"].to(self.counts.device)
+
+
+class MovingAverage:
+    """Exponential moving average of a network's parameters and floating-point buffers; other buffers are copied.
+
+    Args:
+        network: the network to follow.
+        rate: decay per step.
+    """
+
+    def __init__(self, network: nn.Module, rate: float) -> None:
+        self.network, self.rate = network, rate
+        self.average = {name: value.detach().clone() for name, value in self._live().items()}
+        self._pairs()
+
+    def _live(self) -> dict[str, Tensor]:
+        return dict(self.network.state_dict(keep_vars=True))
+
+    def _pairs(self) -> None:
+        live = self._live()
+        smooth = [name for name, value in live.items() if value.is_floating_point()]
+        self._smooth = [self.average[name] for name in smooth], [live[name] for name in smooth]
+        self._copied = [(self.average[name], live[name]) for name in live.keys() - set(smooth)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the network by 1 - rate."""
+        average, live = self._smooth
+        if average:
+            torch._foreach_lerp_(average, live, 1 - self.rate)
+        for mean, value in self._copied:
+            mean.copy_(value)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the network's weights and the average; called again, it undoes that."""
+        for name, value in self._live().items():
+            held = value.detach().clone()
+            value.copy_(self.average[name])
+            self.average[name].copy_(held)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The average by parameter and buffer name."""
+        return self.average
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the average."""
+        for name, value in state.items():
+            self.average[name].copy_(value)
+
+
+def count_parameters(parameters: Iterable[Tensor]) -> int:
+    """Number of values in all of them."""
+    return sum(p.numel() for p in parameters)

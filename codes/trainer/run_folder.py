@@ -1,0 +1,116 @@
+"""The folder of a run: where everything goes, what a continued run is compared with, and how an old one makes way."""
+
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from codes.options import Experiment
+from codes.trainer.checkpoint import CheckpointError, list_checkpoints, step_of, write_atomically
+
+# What may change between the parts of one run: how much is said and kept, and how far it goes.
+CHANGEABLE = (
+    "logger.", "path.root", "path.resume_state", "path.optimizer_reset", "train.niter", "train.max_nonfinite_steps",
+    "datasets.train.n_workers", "datasets.val.n_workers", "datasets.train.pin_memory", "datasets.val.pin_memory",
+    "samples.", "use_tb_logger", "gpu_ids", "anomaly_detection",
+)  # fmt: skip
+
+
+class RunFolder:
+    """The paths of a run.
+
+    Args:
+        experiment: names the folder: path.root/name.
+        fresh: move an existing folder aside.
+    """
+
+    def __init__(self, experiment: Experiment, fresh: bool = False) -> None:
+        self.experiment = experiment
+        self.path = experiment.options.path.root / experiment.options.name
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.moved_to: Path | None = None
+        if fresh and self.path.exists():
+            self.moved_to = self._free_name()
+            os.replace(self.path, self.moved_to)
+
+    def _free_name(self) -> Path:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = self.path.with_name(f"{self.path.name}.{stamp}")
+        number = 1
+        while name.exists():
+            number += 1
+            name = self.path.with_name(f"{self.path.name}.{stamp}-{number}")
+        return name
+
+    def create(self) -> None:
+        """Make the folders and write options.yml.
+
+        Raises:
+            CheckpointError: that is not possible there.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.samples.mkdir(exist_ok=True)
+            text = yaml.safe_dump(self.experiment.resolved, sort_keys=False, allow_unicode=True)
+            write_atomically(self.path / "options.yml", text)
+        except OSError as error:
+            raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
+
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to continue from: path.resume_state, or the newest of this run, or None."""
+        chosen = self.experiment.options.path.resume_state
+        if chosen is None:
+            found = list_checkpoints(self.checkpoints)
+            return found[-1] if found else None
+        if not (chosen / "manifest.json").is_file():
+            known = ", ".join(str(path) for path in list_checkpoints(self.checkpoints)) or "none"
+            raise CheckpointError(f"path.resume_state: {chosen} is not a checkpoint folder (of this run: {known})")
+        return chosen
+
+    def check_unchanged(self, checkpoint: Path, saved: dict[str, Any]) -> None:
+        """Refuse to continue a run as another experiment.
+
+        Raises:
+            CheckpointError: lists every difference.
+        """
+        differences = difference(saved, self.experiment.resolved)
+        if differences:
+            raise CheckpointError(
+                f"{checkpoint} belongs to another experiment than {self.experiment.file}:\n  "
+                + "\n  ".join(differences)
+                + "\nUndo these changes to continue it, or start anew with --fresh (the old run is kept beside), "
+                "or give the experiment another name."
+            )
+
+    def finished_at(self, checkpoint: Path) -> int:
+        """The step at which a checkpoint stands."""
+        return step_of(checkpoint)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat = {}
+    for key, child in value.items():
+        flat.update(flatten(child, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two experiments, one line a key, without what may change."""
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if key.startswith(CHANGEABLE) or before.get(key, _ABSENT) == after.get(key, _ABSENT):
+            continue
+        was = repr(before[key]) if key in before else "not set"
+        now = repr(after[key]) if key in after else "not set"
+        lines.append(f"{key}: was {was}, is {now}")
+    return lines
+
+
+_ABSENT = object()

@@ -1,0 +1,159 @@
+"""Audio from a model: the prompt goes forward through the step's injectors, the model continues, the inverses go back.
+
+The chain is read from the YAML: from the key that the sampled network reads, back through the injectors that made it,
+to a key of the dataset. Which tokens the model may choose follows from the chain as well: those that change when the
+audio to be predicted changes. So a prompt and a given channel need no rule for each kind of code.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codes.convert import NetworkName
+from codes.options import Experiment, SampleOptions, StepEntry
+from codes.trainer.injector import Injector
+from codes.trainer.step import BoundInjector, Step
+from codes.yaml_source import OptionError
+
+ProgressCall = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Real audio to start from: pcm (C, T) integers of `bits` bits, right-justified."""
+
+    name: str
+    pcm: np.ndarray
+    bits: int
+    sample_rate_hz: int
+
+
+class Sampler:
+    """Makes audio with one network of an experiment.
+
+    Args:
+        experiment: the experiment; `samples.network` names the network.
+        steps: its built steps.
+        network: the network; it must have ``generate(ids, temperature=, top_k=, top_p=, generator=, progress=)``.
+
+    Raises:
+        OptionError: the network cannot generate, nothing reads it, or the way back to audio is not known.
+    """
+
+    def __init__(self, experiment: Experiment, steps: list[Step], network: nn.Module) -> None:
+        assert experiment.options.samples is not None
+        self.options: SampleOptions = experiment.options.samples
+        entry, step = next(
+            (entry, step) for entry, step in zip(experiment.steps, steps, strict=True) if _reader(entry, self.options)
+        )
+        reader = _reader(entry, self.options)
+        assert reader is not None
+        self.network: Any = network
+        if not hasattr(network, "generate"):
+            raise OptionError([(reader.mark, f"samples: network {self.options.network} has no generate()")])
+        self.chain = self._chain(step, reader.flags.in_[0])
+        self.source = self.chain[0].flags.in_[0] if self.chain else reader.flags.in_[0]
+
+    def _chain(self, step: Step, key: str) -> list[BoundInjector]:
+        """The injectors that lead from a dataset's key to `key`, first one first."""
+        chain: list[BoundInjector] = []
+        makers = {out: injector for injector in step.injectors for out in injector.flags.out}
+        while key in makers:
+            injector = makers[key]
+            if len(injector.flags.in_) != 1 or len(injector.flags.out) != 1:
+                message = f"samples: cannot go back through {injector.name}, which does not map one key to one key"
+                raise OptionError([(injector.mark, message)])
+            if type(injector.injector).inverse is Injector.inverse:
+                raise OptionError([(injector.mark, f"samples: injector {injector.name} has no inverse")])
+            chain.insert(0, injector)
+            key = injector.flags.in_[0]
+        return chain
+
+    def encode(self, pcm: Tensor) -> Tensor:
+        """Integer PCM (B, C, T) to the network's tokens (B, N)."""
+        for bound in self.chain:
+            bound.injector.reseed(self.options.seed)
+            pcm = bound.injector.forward(pcm)
+        return pcm
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N) back to what the first injector takes: (B, C, T) integers, or floats in [-1, 1)."""
+        for bound in reversed(self.chain):
+            tokens = bound.injector.inverse(tokens)
+        return tokens
+
+    def output_bits(self, input_bits: int) -> int:
+        """Bit depth of the integers that `decode` gives, for audio of `input_bits` bits."""
+        return int(getattr(self.chain[0].injector, "bits", input_bits)) if self.chain else input_bits
+
+    def generate(self, pcm: Tensor, progress: ProgressCall | None = None) -> Tensor:
+        """Continue audio.
+
+        Args:
+            pcm: (B, C, T) integers on the network's device; the first `prompt_frames` frames, and the given channel
+                throughout, are kept, the rest is replaced.
+            progress: called with (tokens done, tokens in all) now and then.
+
+        Returns:
+            (B, C, T), as `decode` gives it.
+        """
+        options = self.options
+        changed = pcm.clone()
+        channels = [c for c in range(pcm.shape[1]) if c != options.given_channel]
+        changed[:, channels, options.prompt_frames :] = ~pcm[:, channels, options.prompt_frames :]
+        tokens = self.encode(pcm)
+        tokens = torch.where(tokens == self.encode(changed), tokens, -1)
+        generator = torch.Generator(pcm.device).manual_seed(options.seed)
+        made = self.network.generate(
+            tokens, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
+            generator=generator, progress=progress,
+        )  # fmt: skip
+        return self.decode(made)
+
+
+def _reader(step: StepEntry, options: SampleOptions) -> Any:
+    """The injector entry of a step that calls the sampled network."""
+    for entry in step.injectors:
+        values = entry.component.options.values() if entry.component else []
+        if any(isinstance(value, NetworkName) and value.name == options.network for value in values):
+            return entry
+    return None
+
+
+def excerpts(files: Any, num: int, frames: int) -> list[Excerpt]:
+    """Up to `num` excerpts of `frames` frames, from the middle of the longest files.
+
+    Args:
+        files: iterator of (path, pcm (C, T), bits, sample_rate_hz), as a dataset's ``scored_audio()`` gives.
+    """
+    long_enough = [Excerpt(str(path), pcm, bits, rate) for path, pcm, bits, rate in files if pcm.shape[1] >= frames]
+    long_enough.sort(key=lambda excerpt: (-excerpt.pcm.shape[1], excerpt.name))
+    chosen = []
+    for excerpt in long_enough[:num]:
+        start = (excerpt.pcm.shape[1] - frames) // 2
+        part = np.ascontiguousarray(excerpt.pcm[:, start : start + frames])
+        chosen.append(Excerpt(excerpt.name, part, excerpt.bits, excerpt.sample_rate_hz))
+    return chosen
+
+
+def to_float(wav: Tensor | np.ndarray, bits: int) -> np.ndarray:
+    """Integers of `bits` bits, or floats as they are, as float32 in [-1, 1]."""
+    array = wav.detach().float().cpu().numpy() if isinstance(wav, Tensor) and wav.is_floating_point() else np.asarray(wav)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    return (array.astype(np.float64) / 2 ** (bits - 1)).astype(np.float32)
+
+
+def write_wav(path: Path, wav: np.ndarray, bits: int, sample_rate_hz: int) -> None:
+    """Write float audio (C, T) in [-1, 1] as an integer WAV of 16 bits, or 24 where the audio has more."""
+    import soundfile
+
+    subtype, depth = ("PCM_16", 16) if bits <= 16 else ("PCM_24", 24)
+    scaled = np.clip(np.round(wav.astype(np.float64) * 2 ** (depth - 1)), -(2 ** (depth - 1)), 2 ** (depth - 1) - 1)
+    samples = scaled.astype(np.int16) if depth == 16 else (scaled.astype(np.int32) << 8)
+    soundfile.write(str(path), samples.T, sample_rate_hz, subtype=subtype)
