@@ -1,0 +1,190 @@
+"""Adaptive least-squares linear prediction of interleaved channels, in parallel and token by token.
+
+The classical lossless coders live from this: predict a sample from the recent samples of its own channel, the recent
+samples of the other channels and the samples of the same frame that come before it, with coefficients fitted to the
+past alone. Here the fit is exponentially weighted least squares, solved anew every ``block_frames`` frames from the
+covariance of all frames before the block, so a whole batch of chunks is predicted with a few batched operations, and
+a decoder that knows the past repeats it. Several memories (forgetting factors) run side by side; the network weighs
+them.
+
+With z_t the last taps + 1 frames as one vector, S_j the sum of z z' over block j and d = (1 - 1/memory) ** block:
+
+    past_(j+1) = d past_j + S_j          A = past[x, x] + ridge,  b = past[x, y],  A c = b
+
+where x are the places in z of a channel's regressors and y its own newest sample. All of this runs in float64 on
+integer sample values, outside autocast and without gradients.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearPrediction:
+    """Options of the linear prediction in front of a network.
+
+    Args:
+        own_taps: past samples of the same channel that a prediction uses.
+        other_taps: recent samples of every other channel that a prediction uses.
+        memory_frames: one predictor each; its fit forgets with this time constant, in frames.
+        block_frames: frames for which the coefficients stay as they are.
+        scale_frames: time constants, in frames, of the running mean errors that the network is told.
+        history: past residuals of every channel that the network is told.
+        warm_up_frames: frames of the context over which running mean errors warm up before the first scored token.
+        ridge: regularisation, in squared steps of a sample; keeps silence and pure tones solvable.
+    """
+
+    own_taps: int = 32
+    other_taps: int = 16
+    memory_frames: list[float] = dataclasses.field(default_factory=lambda: [350.0, 1000.0, 3000.0])
+    block_frames: int = 32
+    scale_frames: list[float] = dataclasses.field(default_factory=lambda: [8.0, 32.0, 256.0])
+    history: int = 8
+    warm_up_frames: int = 256
+    ridge: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("own_taps", "block_frames"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("other_taps", "history", "warm_up_frames"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("memory_frames", "scale_frames"):
+            values = getattr(self, name)
+            _require(len(values) > 0 and min(values) > 1, name, values, "one or more numbers above 1")
+        _require(self.ridge > 0, "ridge", self.ridge, "above 0")
+
+
+def _require(holds: bool, name: str, got: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"linear_prediction.{name} is {got}: it must be {allowed}")
+
+
+@dataclasses.dataclass
+class PredictorState:
+    """What a predictor carries from token to token."""
+
+    values: Tensor  # (B, (taps + F) * C) float64, interleaved samples after taps * C zeros
+    past: Tensor  # (B, K, W, W) float64, weighted covariance of all frames of complete blocks
+    coefficients: Tensor  # (B, K, C, P) float64, for the current block
+
+
+class LinearPredictor(nn.Module):
+    """Predicts every sample of interleaved channels from the samples before it; has no parameters.
+
+    K memories, C channels, P = own_taps + (C - 1) * other_taps regressors, W = (taps + 1) * C window places.
+    """
+
+    places: Tensor  # (C, P) int64, the regressors of each channel in the window
+
+    def __init__(self, options: LinearPrediction, num_channels: int) -> None:
+        super().__init__()
+        self.options = options
+        self.num_channels = num_channels
+        self.block = options.block_frames
+        self.taps = max(options.own_taps, options.other_taps)
+        self.window = (self.taps + 1) * num_channels
+        self.num_memories = len(options.memory_frames)
+        places = torch.tensor([self._regressors(channel) for channel in range(num_channels)])
+        self.register_buffer("places", places, persistent=False)
+
+    def _regressors(self, channel: int) -> list[int]:
+        """Places of a channel's regressors in the window, which holds frames t - taps .. t, channels interleaved."""
+        lags = [(lag, channel) for lag in range(1, self.options.own_taps + 1)]
+        for other in range(self.num_channels):
+            if other != channel:  # channels before this one are known at the same frame: lag 0
+                first = 0 if other < channel else 1
+                lags += [(lag, other) for lag in range(first, first + self.options.other_taps)]
+        return [(self.taps - lag) * self.num_channels + other for lag, other in lags]
+
+    def _decays(self, device: torch.device) -> Tensor:
+        memories = torch.tensor(self.options.memory_frames, dtype=torch.float64, device=device)
+        return ((1 - 1 / memories) ** self.block)[:, None, None]  # (K, 1, 1)
+
+    @torch.no_grad()
+    def forward(self, values: Tensor, first: int = 0) -> Tensor:
+        """Predict frames ``first`` and later; the ones before only train the fit.
+
+        Args:
+            values: (B, F, C) float64, samples as centred integers.
+            first: a multiple of ``block_frames``.
+
+        Returns:
+            (B, F - first, C, K) float64 predictions, one for each memory.
+        """
+        frames = values.shape[1]
+        padding = -frames % self.block
+        windows = self._windows(nn.functional.pad(values, (0, 0, self.taps, padding)).flatten(1))
+        windows = windows.unflatten(1, (-1, self.block))  # (B, n, Q, W)
+        coefficients = self._solve(self._pasts(windows, first // self.block))  # (B, n - first, K, C, P)
+        regressors = windows[:, first // self.block :][..., self.places]  # (B, n - first, Q, C, P)
+        predictions = torch.einsum("bnqcp,bnkcp->bnqck", regressors, coefficients)
+        return predictions.flatten(1, 2)[:, : frames - first]
+
+    def _windows(self, interleaved: Tensor) -> Tensor:
+        return interleaved.unfold(1, self.window, self.num_channels)  # (B, F, W), a view
+
+    def _pasts(self, windows: Tensor, first: int) -> Tensor:
+        """Covariances before each block from ``first`` on: (B, n, Q, W) -> (B, n - first, K, W, W)."""
+        past = windows.new_zeros(len(windows), self.num_memories, self.window, self.window)
+        decays = self._decays(windows.device)
+        pasts = []
+        for block in range(windows.shape[1]):
+            if block >= first:
+                pasts.append(past)
+            past = self._absorb(past, windows[:, block], decays)
+        return torch.stack(pasts, 1)
+
+    @staticmethod
+    def _absorb(past: Tensor, block: Tensor, decays: Tensor) -> Tensor:
+        """past (B, K, W, W) and the windows of a block (B, Q, W) -> past of the next block."""
+        return past * decays + (block.mT @ block)[:, None]
+
+    def _solve(self, past: Tensor) -> Tensor:
+        """Least-squares coefficients (..., C, P) from covariances (..., W, W)."""
+        places = self.places
+        newest = torch.arange(self.window - self.num_channels, self.window, device=places.device)
+        covariance = past[..., places[:, :, None], places[:, None, :]]  # (..., C, P, P)
+        correlation = past[..., places, newest[:, None]]  # (..., C, P)
+        # Relative part: rounding errors of float64 on long pure tones stay below it.
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        ridge = self.options.ridge + 1e-11 * diagonal.sum(-1, keepdim=True)
+        covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        solution = torch.cholesky_solve(correlation[..., None], factor)[..., 0]
+        return torch.where((failed == 0)[..., None], solution, 0.0)
+
+    @torch.no_grad()
+    def start(self, values: Tensor, frames: int) -> PredictorState:
+        """State after whole blocks of known samples.
+
+        Args:
+            values: (B, F, C) float64 with F a multiple of ``block_frames``; may be empty.
+            frames: how many frames the state must be able to reach.
+        """
+        batch, known, channels = values.shape
+        assert known % self.block == 0, "a predictor starts at the edge of a block"
+        buffer = values.new_zeros(batch, (self.taps + max(frames, known)) * channels)
+        buffer[:, self.taps * channels : (self.taps + known) * channels] = values.flatten(1)
+        past = values.new_zeros(batch, self.num_memories, self.window, self.window)
+        decays = self._decays(values.device)
+        windows = self._windows(buffer)
+        for block in range(0, known, self.block):
+            past = self._absorb(past, windows[:, block : block + self.block], decays)
+        return PredictorState(buffer, past, self._solve(past))
+
+    def predict(self, state: PredictorState, token: int) -> Tensor:
+        """Predictions (B, K) of one token, all tokens before it being known to the state."""
+        frame, channel = divmod(token, self.num_channels)
+        regressors = state.values[:, self.places[channel] + frame * self.num_channels]  # (B, P)
+        return (state.coefficients[:, :, channel] @ regressors[..., None])[..., 0]
+
+    def update(self, state: PredictorState, token: int, values: Tensor) -> None:
+        """Tell the state the sample (B,) float64 of a token; at the end of a block the coefficients are renewed."""
+        state.values[:, self.taps * self.num_channels + token] = values
+        frame, channel = divmod(token + 1, self.num_channels)
+        if channel == 0 and frame % self.block == 0:
+            windows = self._windows(state.values)[:, frame - self.block : frame]
+            state.past = self._absorb(state.past, windows, self._decays(values.device))
+            state.coefficients = self._solve(state.past)
