@@ -1,9 +1,9 @@
 """Train the experiment of a YAML file.
 
-    python train.py -opt experiments/stereo_lm.yml                       train, or continue where it stopped
-    python train.py -opt experiments/stereo_lm.yml train.niter=100       with one key set otherwise
-    python train.py -opt experiments/stereo_lm.yml --check               check everything, one real batch included
-    python train.py --list injectors                                     what the YAML can name, with options
+python train.py -opt experiments/stereo_lm.yml                       train, or continue where it stopped
+python train.py -opt experiments/stereo_lm.yml train.niter=100       with one key set otherwise
+python train.py -opt experiments/stereo_lm.yml --check               check everything, one real batch included
+python train.py --list injectors                                     what the YAML can name, with options
 """
 
 import argparse
@@ -20,7 +20,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="move an existing run aside and start anew")
     parser.add_argument("--replay", type=Path, metavar="CHECKPOINT", help="trace the batch after this checkpoint")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="write a JSON Schema of the YAML for editors")
-    parser.add_argument("--list", nargs="?", const="", metavar="WHAT", help="injectors, losses, datasets, networks or a name")
+    parser.add_argument(
+        "--list", nargs="?", const="", metavar="WHAT", help="injectors, losses, datasets, networks or a name"
+    )
     arguments = parser.parse_intermixed_args()
     if arguments.opt is None and arguments.schema is None and arguments.list is None:
         parser.error("give an experiment: -opt experiments/stereo_lm.yml")

@@ -177,8 +177,10 @@ class Converter:
         if fixed and len(nodes) != len(items):
             return self.problem(node.mark, f"{key} must have {len(items)} items, got {len(nodes)}")
         kinds = items if fixed else [items[0]] * len(nodes)
-        values = [self.convert(child, kind, f"{key}[{i}]") for i, (child, kind) in enumerate(zip(nodes, kinds, strict=True))]
-        return INVALID if any(value is INVALID for value in values) else origin(values)  # type: ignore[misc]
+        values = [
+            self.convert(child, kind, f"{key}[{i}]") for i, (child, kind) in enumerate(zip(nodes, kinds, strict=True))
+        ]
+        return INVALID if any(value is INVALID for value in values) else origin(values)
 
     def _dict(self, node: Node, annotation: Any, key: str) -> Any:
         kind = (get_args(annotation) or (str, Any))[1]

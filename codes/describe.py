@@ -109,7 +109,10 @@ def _nested(annotation: Any) -> list[str]:
     inner = next((kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(kind, type)), None)
     if inner is None:
         return []
-    return [f"      {line.strip()}" if "options:" in line else f"    {line}" for line in _options(registry.options_of(inner))[1:]]
+    return [
+        f"      {line.strip()}" if "options:" in line else f"    {line}"
+        for line in _options(registry.options_of(inner))[1:]
+    ]
 
 
 def _shown(default: Any) -> str:

@@ -4,6 +4,7 @@ Everything that is wrong is collected first and raised at once, one line each: `
 """
 
 import inspect
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,12 @@ class _Reader:
         resolved = self.converter.plain(self.root)
         options = self.converter.dataclass(self.root, ExperimentOptions, "")
         datasets = self._datasets()
-        networks = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
+        found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
+        networks = {name: entry for name, entry in found.items() if entry is not None}
         steps = [self._step(name, node) for name, node in self._entries(self.root, "steps").items()]
         complete = [step for step in steps if step is not None]
         warnings = wiring.check(datasets, complete, self.problems, complete=len(complete) == len(steps))
-        self._check_networks(networks, complete)
+        self._check_networks(found.keys(), complete)
         if self.problems or options is INVALID:
             return None
         return Experiment(
@@ -195,7 +197,9 @@ class _Reader:
 
     def _injector(self, step: str, name: str, node: Node) -> Entry | None:
         flags, taken = self._flags(node, InjectorFlags, f"injector {step}.{name}")
-        component = self.converter.component("injector", node.value["type"], node, taken) if "type" in node.value else INVALID
+        component = (
+            self.converter.component("injector", node.value["type"], node, taken) if "type" in node.value else INVALID
+        )
         return self._entry(name, node, flags, component)
 
     def _loss(self, step: str, name: str, node: Node) -> LossEntry | None:
@@ -229,7 +233,7 @@ class _Reader:
                 self.problems.append((node.mark, f"loss {name}: {key} is missing: the state key that it reads"))
         return {key: str(self.converter.convert(child, str, f"loss {name}.{key}")) for key, child in named.items()}
 
-    def _check_networks(self, networks: dict[str, Entry | None], steps: list[StepEntry]) -> None:
+    def _check_networks(self, networks: Set[str], steps: list[StepEntry]) -> None:
         """Networks that are named must exist, and one that nothing names is a mistake."""
         section = self.root.value.get("networks")
         named = [(reference.name, reference.mark) for reference in self.converter.networks]
@@ -244,11 +248,9 @@ class _Reader:
                 self.problems.append((mark, f"there is no network {name!r}{did_you_mean(str(name), networks)}"))
         if section is None or not isinstance(section.value, dict):
             return
-        for name in networks.keys() - {name for name, _ in named}:
+        for name in networks - {name for name, _ in named}:
             self.problems.append((section.key_marks[name], f"network {name!r} is used nowhere"))
 
     def _at(self, step: StepEntry, key: str) -> Mark:
         node = self.root.value["steps"].value[step.name]
         return node.value[key].mark if key in node.value else node.mark
-
-

@@ -74,13 +74,13 @@ def snake_case(name: str, suffix: str = "") -> str:
     return name.removesuffix(f"_{suffix}")
 
 
-def _register(cls: type) -> None:
-    name = snake_case(cls.__name__, cls.kind)  # type: ignore[attr-defined]
-    classes = _CLASSES[cls.kind]  # type: ignore[attr-defined]
+def _register(cls: type[Registered]) -> None:
+    name = snake_case(cls.__name__, cls.kind)
+    classes = _CLASSES[cls.kind]
     known = classes.get(name)
     if known is not None and _source(known) != _source(cls):
         raise ValueError(
-            f"{cls.kind} {name!r} of {_source(cls)} is already defined in {_source(known)}: "  # type: ignore
+            f"{cls.kind} {name!r} of {_source(cls)} is already defined in {_source(known)}: "
             f"rename the class {cls.__name__}"
         )
     classes[name] = cls
@@ -209,7 +209,7 @@ def argument_docs(cls: type) -> dict[str, str]:
 
 def summary(cls: type) -> str:
     """A class's docstring without its "Args:" section."""
-    text = cls.__doc__ and inspect.cleandoc(cls.__doc__) or ""
+    text = (cls.__doc__ and inspect.cleandoc(cls.__doc__)) or ""
     return re.sub(r"^Args:\n(.*?)(?=^\S|\Z)", "", text, flags=re.M | re.S).strip()
 
 

@@ -10,7 +10,15 @@ from torch import nn
 
 from codes import registry
 from codes.experiment import input_names
-from codes.options import DatasetFlags, ExperimentOptions, InjectorFlags, LossFlags, NetworkFlags, PathOptions, StepFlags
+from codes.options import (
+    DatasetFlags,
+    ExperimentOptions,
+    InjectorFlags,
+    LossFlags,
+    NetworkFlags,
+    PathOptions,
+    StepFlags,
+)
 from codes.registry import Option
 
 Schema = dict[str, Any]
@@ -113,11 +121,18 @@ def _entry(kind: str, flags: Any, key: str) -> Schema:
         if not any(_is_injector(option.annotation) for option in registry.options_of(cls).values()):
             then["additionalProperties"] = False
         branches.append({"if": {"properties": {key: {"const": name}}, "required": [key]}, "then": then})
-    return {"type": "object", "properties": {key: common["properties"][key]}, "required": common["required"], "allOf": branches}
+    return {
+        "type": "object",
+        "properties": {key: common["properties"][key]},
+        "required": common["required"],
+        "allOf": branches,
+    }
 
 
 def _is_injector(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, registry.Registered) and annotation.kind == "injector"
+    return (
+        isinstance(annotation, type) and issubclass(annotation, registry.Registered) and annotation.kind == "injector"
+    )
 
 
 def _network() -> Schema:

@@ -225,14 +225,14 @@ def _apply_override(root: Node, override: str, problems: list[tuple[Mark, str]])
     _assign(node, last, value, mark, problems)
 
 
-def _child(node: Node, key: str, mark: Mark, problems: list[tuple[Mark, str]], keys: list[str]) -> Node | None:
+def _child(node: Node, key: str, mark: Mark, problems: list[tuple[Mark, str]], keys: str) -> Node | None:
     if isinstance(node.value, list):
         if key.isdigit() and int(key) < len(node.value):
             return node.value[int(key)]
-        problems.append((mark, f"{'.'.join(keys)}: the list at {node.mark} has no item {key}"))
+        problems.append((mark, f"{keys}: the list at {node.mark} has no item {key}"))
         return None
     if not isinstance(node.value, dict):
-        problems.append((mark, f"{'.'.join(keys)}: {key!r} would be inside {node.describe()} at {node.mark}"))
+        problems.append((mark, f"{keys}: {key!r} would be inside {node.describe()} at {node.mark}"))
         return None
     if key not in node.value or node.value[key].value is None:
         node.value[key] = Node({}, mark)

@@ -29,7 +29,7 @@ class _Stream(Sampler[list[tuple[int, int]]]):
         self._order = np.arange(length)
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
+        return (self.length + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         batch = self.start

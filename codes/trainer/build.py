@@ -108,7 +108,9 @@ def _prepare_networks(
         entry = experiment.networks[name]
         source = path.pretrain_model.get(name)
         if source is not None:
-            note = collector.attempt(entry.mark, lambda n=name, s=source: _pretrain(networks[n], n, s, path.strict_load))
+            note = collector.attempt(
+                entry.mark, lambda n=name, s=source: _pretrain(networks[n], n, s, path.strict_load)
+            )
             notes += [note] if note else []
         network.to(device)
         network.gradient_checkpointing = experiment.options.checkpointing_enabled  # type: ignore[assignment]
@@ -151,7 +153,9 @@ def _step(
     for name in entry.flags.training:
         network = networks[name]
         if not any(p.requires_grad for p in network.parameters()):
-            raise ValueError(f"step {entry.name} trains network {name!r}, which has nothing to train (trainable: false?)")
+            raise ValueError(
+                f"step {entry.name} trains network {name!r}, which has nothing to train (trainable: false?)"
+            )
         optimizer = make_optimizer(entry.flags.optimizer, network, entry.flags.optimizer_params)
         own.append(Updater(network, optimizer, entry.flags.clip_grad_eps, precision.scaler, frozen[name]))
         updaters.setdefault(name, []).append(own[-1])

@@ -31,7 +31,10 @@ def check(experiment: Experiment) -> str:
     micro = options.train.mega_batch_factor
     lines += ["", f"one batch of {options_batch(experiment)} in {micro} micro-batch(es), the first one:"]
     lines += table(["key", "shape", "made by", "line", "read by"], [_row(record, experiment) for record in records])
-    lines += ["", *table(["network", "parameters", "trained", "weights", "gradients", "optimizer"], _network_rows(parts))]
+    lines += [
+        "",
+        *table(["network", "parameters", "trained", "weights", "gradients", "optimizer"], _network_rows(parts)),
+    ]
     lines += ["", *parts.notes, _verdict(parts, records)]
     return "\n".join(lines)
 
@@ -93,7 +96,10 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Aligned columns as lines of text."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     rule = ["-" * width for width in widths]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, rule, *rows)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, rule, *rows)
+    ]
 
 
 def replay(experiment: Experiment, checkpoint: Path) -> str:

@@ -195,7 +195,7 @@ def _some(names: list[str]) -> str:
 
 
 def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
-    """Delete checkpoints that are neither among the newest nor of the given steps, and what a kill left half written."""
+    """Delete checkpoints that are neither among the newest nor of these steps, and what a kill left half written."""
     for checkpoint in list_checkpoints(folder)[:-keep_newest]:
         if step_of(checkpoint) not in keep_steps:
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -206,7 +206,7 @@ def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
 def random_state() -> dict[str, Any]:
     """The state of every global random number generator."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (users' code may draw from it)
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
@@ -220,7 +220,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

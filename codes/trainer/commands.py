@@ -1,4 +1,4 @@
-"""What train.py can be asked to do; user errors become lines on standard error and an exit status, never a traceback."""
+"""What train.py can be asked to do; a user's errors become lines and an exit status, never a traceback."""
 
 import argparse
 import os

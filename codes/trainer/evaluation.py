@@ -87,7 +87,9 @@ class Evaluation:
         options = self.sampler.options
         chosen = excerpts(self._scored_audio(), options.num, options.prompt_frames + options.new_frames)
         if not chosen:
-            self.progress.line(f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames")
+            self.progress.line(
+                f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames"
+            )
             return
         self.sampler.network.eval()
         pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
@@ -125,7 +127,12 @@ class Evaluation:
         None where there is nothing to compare with: no validation set, or a model that does not code linear PCM.
         """
         val, bits = self.parts.datasets.get("val"), self._model_bits()
-        if val is None or bits is None or not self.experiment.options.eval.baselines or not hasattr(val, "scored_audio"):
+        if (
+            val is None
+            or bits is None
+            or not self.experiment.options.eval.baselines
+            or not hasattr(val, "scored_audio")
+        ):
             return None
         path = self.folder.path / "baselines.json"
         if path.is_file():
@@ -161,7 +168,8 @@ class Evaluation:
         model, flac = best["value"], found.flac_bits_per_sample
         part = self.experiment.options.eval.max_batches
         scope = f", the model on {part} batches of it" if part else ""
-        line(f"bits per sample on the validation audio ({found.num_samples:,} samples at {self._model_bits()} bits{scope}):")
+        audio = f"{found.num_samples:,} samples at {self._model_bits()} bits"
+        line(f"bits per sample on the validation audio ({audio}{scope}):")
         rows = (
             (f"model (best, at step {int(best['step'])})", model),
             (found.flac_label, flac),
@@ -192,7 +200,7 @@ def _at_depth(files: Any, bits: int) -> Iterator[tuple[str, np.ndarray, int, int
 
 def _audio_summary(tag: str, wav: np.ndarray, sample_rate_hz: int) -> Any:
     """A TensorBoard audio entry that keeps the channels (the usual call mixes them to one)."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:

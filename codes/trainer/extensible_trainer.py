@@ -271,7 +271,8 @@ class ExtensibleTrainer:
 
     def _announce(self) -> None:
         line = self.progress.line
-        line(f"{self.options.name}: {self.folder.path} on {self.device}, {str(self.precision.dtype).removeprefix('torch.')}")
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        line(f"{self.options.name}: {self.folder.path} on {self.device}, {dtype}")
         if self.folder.moved_to is not None:
             line(f"the old run is now {self.folder.moved_to}")
         for note in self.parts.notes:

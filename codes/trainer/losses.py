@@ -14,7 +14,6 @@ the YAML says where they come from. A whole loss::
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -163,7 +162,7 @@ class DiscriminatorGanLoss(Loss):
     def forward(self, real: Tensor, fake: Tensor) -> LossValue:
         real, fake = real.float(), fake.float()
         if self.gan_type == "gan":
-            each = F.softplus(-real), F.softplus(fake)
+            total = F.softplus(-real).sum() + F.softplus(fake).sum()
         else:
-            each = F.relu(1 - real), F.relu(1 + fake)
-        return torch.cat([value.flatten() for value in each]).sum() / 2, (real.numel() + fake.numel()) / 2
+            total = F.relu(1 - real).sum() + F.relu(1 + fake).sum()
+        return total / 2, (real.numel() + fake.numel()) / 2

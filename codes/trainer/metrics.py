@@ -86,7 +86,7 @@ class Averages:
                 self._averages[step, name].add(*parts[0])
                 continue
             total = torch.stack([part[0] for part in parts]).sum()
-            self._averages[step, name].add(total, sum(part[1] for part in parts))  # type: ignore[arg-type]
+            self._averages[step, name].add(total, sum(part[1] for part in parts))
 
     def figures(self, step: int) -> dict[str, float]:
         """Mean of every loss by name, their weighted sum as `loss`, and bits per sample over all that measure bits."""

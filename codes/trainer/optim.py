@@ -31,7 +31,7 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         """Update all parameters; with ``found_inf`` set to 1 nothing changes."""
         assert closure is None
         found_inf = getattr(self, "found_inf", None)
@@ -100,7 +100,7 @@ def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Op
     if kind == "adamw_zero" and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         from torch.distributed.optim import ZeroRedundancyOptimizer
 
-        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=params.lr, betas=betas, eps=params.eps, fused=True)  # type: ignore[arg-type]
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=params.lr, betas=betas, eps=params.eps, fused=True)
     return torch.optim.AdamW(groups, lr=params.lr, betas=betas, eps=params.eps, fused=True)
 
 

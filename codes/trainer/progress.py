@@ -38,7 +38,12 @@ class Progress:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Live
 
-        columns = (TextColumn("{task.fields[title]}"), BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.fields[title]}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         self._live = Live(*columns, TextColumn("{task.fields[figures]}"), console=self.console, refresh_per_second=2)
         self._task = self._live.add_task("", total=self.total, completed=step, title=f"step {step}", figures="")
         self._live.start()

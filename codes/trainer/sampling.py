@@ -143,7 +143,9 @@ def excerpts(files: Any, num: int, frames: int) -> list[Excerpt]:
 
 def to_float(wav: Tensor | np.ndarray, bits: int) -> np.ndarray:
     """Integers of `bits` bits, or floats as they are, as float32 in [-1, 1]."""
-    array = wav.detach().float().cpu().numpy() if isinstance(wav, Tensor) and wav.is_floating_point() else np.asarray(wav)
+    array = (
+        wav.detach().float().cpu().numpy() if isinstance(wav, Tensor) and wav.is_floating_point() else np.asarray(wav)
+    )
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     return (array.astype(np.float64) / 2 ** (bits - 1)).astype(np.float32)

@@ -7,7 +7,7 @@ import torch
 
 
 class State(Mapping[str, Any]):
-    """Values by key. A key that exists cannot be written again, so what a reader sees does not depend on who ran when."""
+    """Values by key. A key that exists cannot be written again, so a reader sees the same whoever ran before."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
@@ -38,7 +38,7 @@ class State(Mapping[str, Any]):
 def batch_size(batch: Mapping[str, Any]) -> int:
     """Number of items of a batch: the length of its first tensor or list."""
     for value in batch.values():
-        if isinstance(value, torch.Tensor) and value.ndim or isinstance(value, list):
+        if (isinstance(value, torch.Tensor) and value.ndim) or isinstance(value, list):
             return len(value)
     raise ValueError("a batch must hold at least one tensor or list")
 
