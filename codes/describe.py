@@ -6,20 +6,8 @@ from typing import Any
 
 from codes import registry
 from codes.convert import KINDS, describe, did_you_mean
-from codes.options import (
-    DatasetFlags,
-    EvalOptions,
-    ExperimentOptions,
-    InjectorFlags,
-    LoggerOptions,
-    LossFlags,
-    NetworkFlags,
-    OptimizerParams,
-    PathOptions,
-    SampleOptions,
-    StepFlags,
-    TrainOptions,
-)
+from codes.entries import DatasetFlags, InjectorFlags, LossFlags, NetworkFlags, OptimizerParams, StepFlags
+from codes.options import EvalOptions, ExperimentOptions, LoggerOptions, PathOptions, SampleOptions, TrainOptions
 from codes.registry import Option
 from codes.yaml_source import Mark, OptionError
 

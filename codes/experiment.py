@@ -10,11 +10,10 @@ from typing import Any
 
 from codes import registry, wiring
 from codes.convert import INVALID, Component, Converter, did_you_mean
-from codes.options import (
+from codes.entries import (
     DatasetFlags,
     Entry,
     Experiment,
-    ExperimentOptions,
     InjectorFlags,
     LossEntry,
     LossFlags,
@@ -22,6 +21,7 @@ from codes.options import (
     StepEntry,
     StepFlags,
 )
+from codes.options import ExperimentOptions
 from codes.registry import options_of
 from codes.yaml_source import Mark, Node, OptionError, read_yaml
 

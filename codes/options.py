@@ -1,236 +1,22 @@
-"""The language of an experiment: every section of the YAML as a dataclass, its defaults and its meaning.
+"""The sections of an experiment as dataclasses: their keys, defaults and meanings.
 
 The key names and meanings are DL-Art-School's. These dataclasses are the schema: the checker, ``--list`` and the JSON
-Schema read their fields, types, defaults and "Args:" texts. `codes/experiment.py` loads a file into them.
+Schema read their fields, types, defaults and "Args:" texts. `codes/entries.py` has those of the named entries
+(datasets, networks, steps, injectors, losses); `codes/experiment.py` loads a file into them.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from codes.convert import Component
-from codes.yaml_source import Mark
-
 LearningRateScheme = Literal["constant", "MultiStepLR", "CosineAnnealingLR_Restart", "inverse_sqrt"]
-Optimizer = Literal["adamw", "adamw_zero", "sgd", "lion"]
 
 
-def _positive(**values: float | None) -> None:
+def positive(**values: float | None) -> None:
+    """Raise ValueError for the first value that is neither None nor above 0."""
     for name, value in values.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """When an entry takes part; steps count from 1.
-
-    Args:
-        after: first step at which it takes part
-        before: last step at which it takes part
-        every: only at steps that are a multiple of this
-    """
-
-    after: int = 0
-    before: int | None = None
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        _positive(every=self.every)
-
-    def due(self, step: int) -> bool:
-        """Whether it takes part at this step."""
-        return self.after <= step and (self.before is None or step <= self.before) and step % self.every == 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class InjectorFlags(Conditions):
-    """What every injector takes besides its own options.
-
-    Args:
-        type: name of the injector (see --list injectors)
-        in: key or keys of the state that it reads, in the order of its forward()
-        out: key or keys that it writes
-        train: true: only in training
-        eval: true: only in validation
-        no_grad: true: no gradient flows through it
-        no_accum: true: only for the first micro-batch of a batch
-        after: first step at which it runs
-        before: last step at which it runs
-        every: only at steps that are a multiple of this
-    """
-
-    type: str
-    in_: list[str]
-    out: list[str]
-    train: bool = False
-    eval: bool = False
-    no_grad: bool = False
-    no_accum: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightSchedule:
-    """A loss weight that moves linearly from one value to another.
-
-    Args:
-        from: weight up to start_step
-        to: weight from end_step on
-        start_step: where it begins to move
-        end_step: where it has arrived
-    """
-
-    from_: float
-    to: float
-    start_step: int
-    end_step: int
-
-    def __post_init__(self) -> None:
-        if self.end_step <= self.start_step:
-            raise ValueError(f"end_step ({self.end_step}) must be above start_step ({self.start_step})")
-
-    def at(self, step: int) -> float:
-        """The weight at a step."""
-        part = (step - self.start_step) / (self.end_step - self.start_step)
-        return self.from_ + (self.to - self.from_) * min(max(part, 0.0), 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossFlags(Conditions):
-    """What every loss takes besides its own options; its inputs are given as `in` or by the names of its forward().
-
-    Args:
-        type: name of the loss (see --list losses)
-        weight: factor in the step's total, a number or a schedule {from, to, start_step, end_step}
-        in: key or keys of the state that it reads, in the order of its forward()
-        after: first step at which it counts
-        before: last step at which it counts
-        every: only at steps that are a multiple of this
-    """
-
-    type: str
-    weight: float | WeightSchedule = 1.0
-    in_: list[str] | None = None
-
-    def weight_at(self, step: int) -> float:
-        """The weight at a step."""
-        return self.weight.at(step) if isinstance(self.weight, WeightSchedule) else self.weight
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterGroup:
-    """Options of some parameters of the trained network that differ from the others'.
-
-    Args:
-        match: parameters whose name begins with one of these (default: the group's name)
-        lr: their learning rate (default: the optimizer's)
-        weight_decay: their weight decay (default: the optimizer's)
-    """
-
-    match: list[str] | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerParams:
-    """Options of the optimizer. Norms, biases and embeddings are never decayed.
-
-    Args:
-        lr: learning rate
-        weight_decay: decoupled weight decay
-        beta1: decay of the first moment (adamw, lion)
-        beta2: decay of the second moment (adamw); for lion, decay of its momentum
-        eps: added to the denominator (adamw)
-        momentum: momentum of sgd
-        param_groups: groups of parameters with options of their own, by name
-    """
-
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.9
-    param_groups: dict[str, ParameterGroup] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _positive(lr=self.lr, eps=self.eps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepFlags(Conditions):
-    """One named training step: injectors, then losses, then an update of the networks that it trains.
-
-    Args:
-        training: network or networks that it trains, each with its own optimizer
-        optimizer: adamw, adamw_zero (sharded over processes where there are several), sgd or lion
-        optimizer_params: options of the optimizer
-        clip_grad_eps: largest global gradient norm of a network; larger gradients are scaled down to it
-        loss_log_buffer: the logged training loss is the mean of at most this many last steps
-        step_outputs: only these outputs are seen by later steps (default: all)
-        injectors: what is computed, in order, by name
-        losses: what is minimised, by name
-        after: first step (iteration) at which it runs
-        before: last iteration at which it runs
-        every: only at iterations that are a multiple of this
-    """
-
-    training: list[str]
-    optimizer: Optimizer = "adamw"
-    optimizer_params: OptimizerParams = OptimizerParams()
-    clip_grad_eps: float | None = None
-    loss_log_buffer: int = 50
-    step_outputs: list[str] | None = None
-    injectors: dict[str, Any] = field(default_factory=dict)
-    losses: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _positive(clip_grad_eps=self.clip_grad_eps, loss_log_buffer=self.loss_log_buffer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetFlags:
-    """What every dataset takes besides its mode's own options. `val` takes from `train` what it does not set itself.
-
-    Args:
-        mode: name of the dataset (see --list datasets)
-        name: a name for people
-        batch_size: items in a batch, over all processes and micro-batches together
-        n_workers: processes that prepare batches; 0 prepares them in the training process
-        pin_memory: copy batches through page-locked memory (default: on a GPU)
-    """
-
-    mode: str
-    name: str = ""
-    batch_size: int
-    n_workers: int = 0
-    pin_memory: bool | None = None
-
-    def __post_init__(self) -> None:
-        _positive(batch_size=self.batch_size)
-        if self.n_workers < 0:
-            raise ValueError(f"n_workers must be 0 or more, got {self.n_workers}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkFlags:
-    """One network.
-
-    Args:
-        type: generator or discriminator
-        which_model: name of the network (see --list networks); which_model_G and which_model_D are its old names
-        kwargs: the network's own options
-        trainable: false: never trained, always in evaluation mode
-        after: frozen until this step
-    """
-
-    type: Literal["generator", "discriminator"] = "generator"
-    which_model: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    trainable: bool = True
-    after: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +77,8 @@ class TrainOptions:
     max_nonfinite_steps: int = 20
 
     def __post_init__(self) -> None:
-        _positive(niter=self.niter, mega_batch_factor=self.mega_batch_factor, val_freq=self.val_freq)
-        _positive(max_nonfinite_steps=self.max_nonfinite_steps)
+        positive(niter=self.niter, mega_batch_factor=self.mega_batch_factor, val_freq=self.val_freq)
+        positive(max_nonfinite_steps=self.max_nonfinite_steps)
         if not 0 <= self.ema_rate < 1:
             raise ValueError(f"ema_rate must be in [0, 1), got {self.ema_rate}")
         if self.restart_weights and len(self.restart_weights) != len(self.restarts):
@@ -314,8 +100,8 @@ class LoggerOptions:
     num_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        _positive(print_freq=self.print_freq, save_checkpoint_freq=self.save_checkpoint_freq)
-        _positive(num_checkpoints=self.num_checkpoints)
+        positive(print_freq=self.print_freq, save_checkpoint_freq=self.save_checkpoint_freq)
+        positive(num_checkpoints=self.num_checkpoints)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +117,7 @@ class EvalOptions:
     baselines: bool = True
 
     def __post_init__(self) -> None:
-        _positive(max_batches=self.max_batches)
+        positive(max_batches=self.max_batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,7 +149,7 @@ class SampleOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(every=self.every, num=self.num, new_frames=self.new_frames, temperature=self.temperature)
+        positive(every=self.every, num=self.num, new_frames=self.new_frames, temperature=self.temperature)
         if self.prompt_frames < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ValueError("prompt_frames and top_k must be 0 or more, top_p in (0, 1]")
 
@@ -421,51 +207,3 @@ class ExperimentOptions:
             raise ValueError("fp16 and bf16 cannot both be true")
         if not self.name or any(character in self.name for character in '/\\:*?"<>|') or self.name.strip(". ") == "":
             raise ValueError(f"name must be usable as a folder's name, got {self.name!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A named entry of the YAML: its flags, and the class and options that it names (None where those are wrong)."""
-
-    name: str
-    mark: Mark
-    flags: Any
-    component: Component | None
-
-    @property
-    def built_from(self) -> Component:
-        """The component of a checked experiment."""
-        assert self.component is not None
-        return self.component
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossEntry(Entry):
-    """A loss with the state keys that its forward() reads, by parameter name."""
-
-    reads: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepEntry:
-    """A training step with its injectors and losses in YAML order."""
-
-    name: str
-    mark: Mark
-    flags: StepFlags
-    injectors: list[Entry]
-    losses: list[LossEntry]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A loaded and checked experiment file."""
-
-    file: Path
-    options: ExperimentOptions
-    datasets: dict[str, Entry]
-    networks: dict[str, Entry]
-    steps: list[StepEntry]
-    resolved: dict[str, Any]  # the YAML's plain values, overrides applied
-    warnings: list[str]
-    overrides: list[str]

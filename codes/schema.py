@@ -9,16 +9,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from torch import nn
 
 from codes import registry
+from codes.entries import DatasetFlags, InjectorFlags, LossFlags, NetworkFlags, StepFlags
 from codes.experiment import input_names
-from codes.options import (
-    DatasetFlags,
-    ExperimentOptions,
-    InjectorFlags,
-    LossFlags,
-    NetworkFlags,
-    PathOptions,
-    StepFlags,
-)
+from codes.options import ExperimentOptions, PathOptions
 from codes.registry import Option
 
 Schema = dict[str, Any]

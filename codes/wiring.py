@@ -5,7 +5,7 @@ dataset's, and outputs that nobody reads (a warning).
 """
 
 from codes.convert import did_you_mean
-from codes.options import Entry, StepEntry
+from codes.entries import Entry, StepEntry
 from codes.yaml_source import Mark
 
 Problems = list[tuple[Mark, str]]

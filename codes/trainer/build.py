@@ -12,7 +12,7 @@ from codes import registry
 from codes.convert import Component
 from codes.data.dataset import Dataset
 from codes.data.loader import Loader
-from codes.options import Entry, Experiment, StepEntry
+from codes.entries import Entry, Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.optim import MovingAverage, Updater, make_optimizer
 from codes.trainer.precision import Precision, choose_device

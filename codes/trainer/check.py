@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from codes.options import Experiment, StepEntry
+from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines

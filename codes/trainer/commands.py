@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 
+from codes.entries import Experiment
 from codes.experiment import load_experiment
-from codes.options import Experiment
 from codes.yaml_source import OptionError
 
 OK, FAILED, WRONG = 0, 1, 2

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from codes.compression import baselines
-from codes.options import Experiment
+from codes.entries import Experiment
 from codes.trainer.build import Parts
 from codes.trainer.checkpoint import write_atomically
 from codes.trainer.metrics import Averages, MetricsFile

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from codes.options import Experiment
+from codes.entries import Experiment
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.build import Parts, build
 from codes.trainer.checkpoint import CheckpointError
@@ -151,14 +151,13 @@ class ExtensibleTrainer:
         """Read the figures back from the device, once for all steps since the last time."""
         figures: dict[str, Any] = dict(self.averages.figures(self.step))
         for network, updaters in self.parts.updaters.items():
-            norm = float(updaters[0].norm)
-            figures[f"grad_norm.{network}"] = norm if abs(norm) < float("inf") else None
-            figures[f"lr.{network}"] = updaters[0].optimizer.param_groups[0]["lr"]
-            skipped, streak = updaters[0].counts.tolist()
-            if skipped:
-                figures[f"skipped_updates.{network}"] = int(skipped)
-            if streak >= self.options.train.max_nonfinite_steps:
-                self._stop_nonfinite(network, int(streak))
+            for updater in updaters:
+                figures[f"grad_norm.{network}"] = updater.read_norms()
+                figures[f"lr.{network}"] = updater.optimizer.param_groups[0]["lr"]
+                if updater.skipped:
+                    figures[f"skipped_updates.{network}"] = updater.skipped
+                if updater.streak >= self.options.train.max_nonfinite_steps:
+                    self._stop_nonfinite(network, updater.streak)
         now = time.perf_counter()
         seconds, steps = now - self._logged_at, self.step - self._logged_step
         waited, self.parts.train_loader.waited_seconds = self.parts.train_loader.waited_seconds, 0.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from codes.options import Experiment
+from codes.entries import Experiment
 from codes.trainer.build import Parts
 from codes.trainer.trace import Record, trace
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from codes.options import OptimizerParams, TrainOptions
+from codes.entries import OptimizerParams
+from codes.options import TrainOptions
 
 
 class Lion(Optimizer):
@@ -149,9 +150,9 @@ class Updater:
         self.clip = clip
         self.scaler = scaler
         self.after = after
-        device = self.parameters[0].device
-        self.counts = torch.zeros(2, device=device)  # updates skipped in all, and in a row up to now
-        self.norm = torch.zeros((), device=device)
+        self.skipped = 0  # updates skipped in all, and in a row up to now: as of the last read_norms()
+        self.streak = 0
+        self._norms: list[torch.Tensor] = []  # of the updates since then, on the device
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -166,25 +167,36 @@ class Updater:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, self.norm)
-        skip = 1.0 - torch.isfinite(self.norm).to(self.norm.dtype)
-        self.counts = torch.stack((self.counts[0] + skip, (self.counts[1] + 1) * skip))
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        self._norms.append(norm)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             return
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        not_finite = (norm - norm).ne(0)  # inf - inf and NaN - NaN are NaN, which differs from 0
+        self.optimizer.found_inf = not_finite.to(norm.dtype)  # type: ignore[attr-defined]
         self.optimizer.step()
+
+    def read_norms(self) -> float | None:
+        """Count what was skipped since the last call; returns the last gradient norm. The one place that waits."""
+        norms = torch.stack(self._norms).tolist() if self._norms else []
+        self._norms.clear()
+        for norm in norms:
+            bad = not math.isfinite(norm)
+            self.skipped += bad
+            self.streak = self.streak + 1 if bad else 0
+        return norms[-1] if norms and math.isfinite(norms[-1]) else None
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer state and counts."""
-        return {"optimizer": self.optimizer.state_dict(), "counts": self.counts}
+        state = {"optimizer": self.optimizer.state_dict(), "skipped": self.skipped, "streak": self.streak}
+        return state | {"norms": list(self._norms)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.counts = state["counts"].to(self.counts.device)
+        self.skipped, self.streak, self._norms = state["skipped"], state["streak"], list(state["norms"])
 
 
 class MovingAverage:

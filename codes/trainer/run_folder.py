@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from codes.options import Experiment
+from codes.entries import Experiment
 from codes.trainer.checkpoint import CheckpointError, list_checkpoints, step_of, write_atomically
 
 # What may change between the parts of one run: how much is said and kept, and how far it goes.

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from codes.convert import NetworkName
-from codes.options import Experiment, SampleOptions, StepEntry
+from codes.entries import Experiment, StepEntry
+from codes.options import SampleOptions
 from codes.trainer.injector import Injector
 from codes.trainer.step import BoundInjector, Step
 from codes.yaml_source import OptionError

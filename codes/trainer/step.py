@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codes.options import Entry, InjectorFlags, LossEntry, LossFlags, StepEntry, TrainOptions
+from codes.entries import Entry, InjectorFlags, LossEntry, LossFlags, StepEntry
+from codes.options import TrainOptions
 from codes.trainer.injector import Injector
 from codes.trainer.losses import Loss
 from codes.trainer.optim import Updater
