@@ -1,0 +1,110 @@
+"""Finding audio files and splitting them: everything is counted, and a file is on one side only."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from codes.data.audio.folder import FoundFile, scan, split
+from codes.data.audio.reader import AudioInfo, AudioReadError
+
+
+def write(path: Path, num_frames: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros((num_frames, 2), np.int16), 8000)
+    return path
+
+
+def found(name: str, seconds: int) -> FoundFile:
+    info = AudioInfo(num_frames=seconds * 8000, sample_rate_hz=8000, bits=16, num_channels=2, format="WAV PCM_16")
+    return FoundFile(path=Path(name), relative=name, info=info)
+
+
+def test_searches_below_sorts_and_counts_what_it_leaves_out(tmp_path: Path):
+    for name in ("b/2.FLAC", "b/1.wav", "a.aiff", ".hidden.wav", ".git/x.wav"):
+        write(tmp_path / name)
+    (tmp_path / "cover.jpg").touch()
+    (tmp_path / "b" / "notes").touch()
+    result = scan([tmp_path])
+    assert [file.relative for file in result.files] == ["a.aiff", "b/1.wav", "b/2.FLAC"]
+    assert {reason: [path.name for path in paths] for reason, paths in result.left_out.items()} == {
+        "hidden": [".hidden.wav"],
+        "not audio by its name (.jpg)": ["cover.jpg"],
+        "not audio by its name (no extension)": ["notes"],
+    }
+
+
+def test_files_and_several_folders_each_file_once(tmp_path: Path):
+    one = write(tmp_path / "x" / "one.wav")
+    write(tmp_path / "y" / "two.wav")
+    (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")
+    result = scan([tmp_path / "x", tmp_path / "y", one])
+    assert [file.relative for file in result.files] == ["one.wav", "two.wav"]
+    assert result.left_out == {"found twice": [one]}
+
+
+def test_errors_name_what_is_there(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="missing does not exist: give a folder"):
+        scan([tmp_path / "missing"])
+    with pytest.raises(ValueError, match=r"no audio in .*: there is no file at all"):
+        scan([tmp_path])
+    for name in ("a.txt", "b.txt", "c.mid"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"no audio in .*: found 2 \.txt, 1 \.mid; looked for \.wav"):
+        scan([tmp_path])
+    with pytest.raises(ValueError, match="no audio in an empty list of folders"):
+        scan([])
+
+
+def test_unreadable_files_are_named_and_counted(tmp_path: Path):
+    write(tmp_path / "good.wav")
+    (tmp_path / "bad1.wav").write_bytes(b"x" * 100)
+    (tmp_path / "bad2.wav").touch()
+    expected = r"bad1\.wav: is not audio.*\(and 1 more of 3 files cannot be read\)"
+    with pytest.raises(AudioReadError, match=expected):
+        scan([tmp_path])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_shares_no_file_and_comes_near_the_fraction(seed: int):
+    files = [found(f"{number}.wav", 5 + number % 7) for number in range(200)]
+    train, val = split(files, 0.1, seed)
+    assert not {file.path for file in train} & {file.path for file in val}
+    assert sorted((*train, *val), key=files.index) == files
+    share = sum(file.seconds for file in val) / sum(file.seconds for file in files)
+    assert abs(share - 0.1) < 0.01
+    assert split(files, 0.1, seed + 1) != (train, val)
+
+
+def test_split_of_few_files_leaves_one_on_each_side():
+    long_and_short = [found("a.wav", 100), found("b.wav", 1)]
+    for fraction in (0.001, 0.5, 0.999):
+        for seed in range(4):
+            train, val = split(long_and_short, fraction, seed)
+            assert len(train) == len(val) == 1
+
+
+def test_adding_a_file_moves_at_most_files_at_the_border():
+    files = [found(f"{number}.wav", 10) for number in range(100)]
+    _, before = split(files, 0.2, 0)
+    _, after = split([*files, found("new.wav", 10)], 0.2, 0)
+    assert len({file.path for file in before} ^ {file.path for file in after}) <= 2
+
+
+def test_split_follows_from_names_below_the_folder_alone(tmp_path: Path):
+    for folder in ("here", "there"):
+        for number in range(20):
+            write(tmp_path / folder / f"{number}.wav")
+    here, there = (split(scan([tmp_path / folder]).files, 0.3, 0)[1] for folder in ("here", "there"))
+    assert [file.relative for file in here] == [file.relative for file in there]
+
+
+def test_split_bad_input_and_whole_sides():
+    files = [found("a.wav", 1)]
+    assert split(files, 0.0, 0) == (files, [])
+    assert split(files, 1.0, 0) == ([], files)
+    with pytest.raises(ValueError, match=r"one file cannot be split.*a\.wav.*val_fraction: 0"):
+        split(files, 0.1, 0)
+    with pytest.raises(ValueError, match=r"val_fraction is 1\.5, allowed are 0 to 1"):
+        split(files, 1.5, 0)

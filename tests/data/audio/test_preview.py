@@ -1,0 +1,57 @@
+"""``python -m codes.data.audio.stereo_chunk``: what it prints and draws, and one line for bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from codes.data.audio import preview
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(-9000, 9000, (3000, 2)).astype(np.int16)
+        soundfile.write(folder / f"{number}.wav", noise, 8000)
+    return folder
+
+
+def test_prints_and_draws(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(preview, "_TIMED_SECONDS", 0.02)
+    out = tmp_path / "picture.png"
+    preview.main("stereo_chunk", ["--path", str(folder), "--chunk-frames", "1000", "--out", str(out), "--items", "2"])
+    printed = capsys.readouterr().out
+    assert "found: 3 files" in printed
+    assert "wav          (2, 1000)  int16" in printed
+    assert "items 0, 5 of 6" in printed
+    assert "items/s on one core" in printed
+    with Image.open(out) as image:
+        assert image.size == (844, 2 * (180 + 420) + 3 * 4)
+
+
+def test_bad_input_is_one_line_and_status_2_as_a_module(tmp_path: Path):
+    command = [sys.executable, "-m", "codes.data.audio.stereo_chunk", "--path", str(tmp_path / "none")]
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr == f"error: {tmp_path / 'none'} does not exist: give a folder of audio files, or one such file\n"
+    assert bad.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--path", "x", "--phase", "test"], ["--path", "x", "--bits", "9"]])
+def test_bad_options_end_with_status_2(arguments: list[str]):
+    with pytest.raises(SystemExit) as caught:
+        preview.main("stereo_chunk", arguments)
+    assert caught.value.code == 2
+
+
+def test_unknown_dataset_is_named():
+    with pytest.raises(SystemExit, match="no dataset 'nope'"):
+        preview.main("nope", [])
