@@ -85,10 +85,10 @@ class _SampleCounts:
 def flac_bits(pcm: np.ndarray, bits: int, sample_rate_hz: int) -> int:
     """Size in bits of PCM as FLAC at the best setting here: the smaller of libFLAC's and FFmpeg's.
 
-    libFLAC at level 8; FFmpeg's encoder, where PyAV is installed, at level 12 with Cholesky's linear prediction in
-    eight passes and exact Rice parameters, with each file's better choice between adaptive and independent channels.
-    Counted are FLAC's frames (with their headers and checksums), not the file's metadata, which a few thousand
-    samples would not repay.
+    libFLAC at level 8; FFmpeg's encoder, where PyAV is installed, at level 12 with linear prediction by Cholesky's
+    method in eight passes (more make it larger again) and exact Rice parameters, once choosing between left, right,
+    middle and side block by block and once with independent channels. FLAC's frames are counted with their headers
+    and checksums; the metadata blocks before them are not.
 
     Args:
         pcm: (C, T) integers of ``bits`` bits, C from 1 to 8.
