@@ -77,8 +77,8 @@ class Attention(nn.Module):
         batch, length, dim = x.shape
         qkv = self.qkv(x).view(batch, length, 3 * self.heads, dim // self.heads)
         queries_keys, values = qkv.split((2 * self.heads, self.heads), 2)
-        queries, keys = rotate(queries_keys, *rotary).transpose(1, 2).split(self.heads, 1)
-        values = values.transpose(1, 2)
+        queries, keys = rotate(queries_keys, *rotary).split(self.heads, 2)
+        queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         if cache is not None:
             keys, values = cache.extend(start, keys, values)
         assert length == 1 or start == 0, "several positions at once only from the start"

@@ -71,7 +71,7 @@ def _argument(annotation: Any) -> dict[str, Any]:
         return {**_argument(inner[0]), "nargs": "+"}
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if annotation in (str, int, float):
+    if annotation in (str, int, float, Path):
         return {"type": annotation}
     raise TypeError(f"no command line option for the type {annotation}")
 

@@ -10,6 +10,7 @@ in forked or spawned workers, and notices files that changed since the scan.
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -55,7 +56,7 @@ class StereoChunkDataset(Dataset):
     def __init__(
         self,
         *,
-        path: str | list[str],
+        path: Path | list[Path],
         phase: Literal["train", "val"] = "train",
         chunk_frames: int = 8192,
         context_frames: int = 0,
@@ -74,8 +75,8 @@ class StereoChunkDataset(Dataset):
         self.context_frames = context_frames
         self.bits = bits
         self._notes: list[str] = []
-        paths = [path] if isinstance(path, str) else path
-        found = scan([demo_corpus() if name == "demo_corpus" else name for name in paths])
+        paths = path if isinstance(path, list) else [path]
+        found = scan([demo_corpus() if str(name) == "demo_corpus" else name for name in paths])
         self._note_scan(found)
         train, val = split(found.files, val_fraction, split_seed)
         files = train if phase == "train" else val
