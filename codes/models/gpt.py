@@ -80,7 +80,8 @@ class Gpt(Network):
         self.bits, self.num_channels = bits, num_channels
         self.context, self.max_length = context, max_length
         self.channel_embedding = nn.Parameter(torch.randn(num_channels, model_dim) * 0.02)
-        self.start = nn.Parameter(torch.randn(model_dim) * 0.02)
+        # with a context the first token has codes before it like any other
+        self.start = None if context else nn.Parameter(torch.randn(model_dim) * 0.02)
         split = head != "softmax" and self.vocabulary > 256
         self.inputs = nn.ModuleList()
         if input in ("ids", "both"):
@@ -168,7 +169,7 @@ class Gpt(Network):
             x = x + input(ids[:, self.reach - input.reach :], first)  # type: ignore[operator]
         if self.forecaster is not None and forecast is not None:
             x = x + self.feature_input(forecast.features)
-        if first == 0:
+        if first == 0 and self.start is not None:
             x = torch.cat([x[:, :1] + self.start, x[:, 1:]], 1)
         return x
 

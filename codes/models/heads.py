@@ -120,7 +120,7 @@ class LogisticsHead(nn.Module):
         self.output = nn.Linear(dim + num_features, mixtures * (3 + num_offsets), bias=False)
         nn.init.zeros_(self.output.weight)
         self.bias = nn.Parameter(torch.zeros(mixtures, 3 + num_offsets))
-        self.gate = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.zeros(())) if num_offsets else None
         self.register_buffer("start", self._start(), persistent=False)
         self.broad = math.log(4.0) + bits * math.log(2)
 
@@ -140,7 +140,7 @@ class LogisticsHead(nn.Module):
         output = self.output(inputs).unflatten(-1, (self.mixtures, -1)) + self.bias * BIAS_GAIN + self.start
         log_weights = output[..., 0].log_softmax(-1)
         log_scales = self.broad + output[..., 1]
-        if self.num_offsets:
+        if self.gate is not None:
             unit = forecast.log_unit[..., None]
             narrow = torch.tanh(self.gate * GATE_GAIN) * (unit - self.broad)
             keeps_broad = torch.arange(self.mixtures, device=unit.device) == self.mixtures - 1
@@ -180,10 +180,13 @@ class LogisticsHead(nn.Module):
         assert forecast is not None, "the mixture needs an anchor"
         log_weights, means, log_scales = (x[:, 0] for x in self._components(hidden[:, None], forecast))
         component = choice.draw(log_weights, whole=True)[:, None]
+        anchor = forecast.anchor[:, 0]
         mean = means.gather(-1, component)[:, 0].double()
         scale = log_scales.gather(-1, component)[:, 0].double().exp() * choice.temperature
-        steps = mean + scale * choice.logistic(mean) if choice.temperature > 0 else mean
-        return (forecast.anchor[:, 0] + steps.round().long()).clamp_(0, 2**self.bits - 1)
+        if choice.temperature > 0:
+            lower, upper = -anchor - 0.5 - mean, 2**self.bits - 0.5 - anchor - mean
+            mean = mean + scale * choice.logistic(lower / scale, upper / scale)
+        return (anchor + mean.round().long()).clamp_(0, 2**self.bits - 1)
 
 
 def _log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
@@ -233,7 +236,8 @@ class Choice:
             logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -math.inf)
         return logits
 
-    def logistic(self, like: Tensor) -> Tensor:
-        """Standard logistic noise of a shape, its outer 1 - top_p left out."""
-        noise = torch.rand(like.shape, generator=self.generator, device=like.device, dtype=torch.float64)
-        return torch.logit(0.5 + (noise - 0.5) * self.top_p, eps=1e-12)
+    def logistic(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Standard logistic noise between bounds (B,) float64, its outer 1 - top_p left out."""
+        noise = torch.rand(lower.shape, generator=self.generator, device=lower.device, dtype=torch.float64)
+        lowest, highest = lower.sigmoid(), upper.sigmoid()
+        return torch.logit(lowest + (0.5 + (noise - 0.5) * self.top_p) * (highest - lowest), eps=1e-12)
