@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 MAX_NODES = 200_000  # aliases can make a small file expand to billions of values
+MAX_DEPTH = 50
+TAG = "tag:yaml.org,2002:"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -41,16 +44,17 @@ class Node:
             return "a mapping"
         if isinstance(self.value, list):
             return "a list"
-        return "nothing" if self.value is None else repr(self.value)
+        text = "nothing" if self.value is None else repr(self.value)
+        return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 class OptionError(ValueError):
     """One or more things wrong with an experiment; ``str()`` gives one line each: ``file:line:column: message``."""
 
     def __init__(self, problems: list[tuple[Mark, str]]) -> None:
-        ordered = sorted(set(problems), key=lambda problem: problem[0])
-        super().__init__("\n".join(f"{mark}: {message}" for mark, message in ordered))
-        self.problems = ordered
+        lines = dict.fromkeys((mark, " ".join(message.split())) for mark, message in problems)
+        self.problems = sorted(lines, key=lambda problem: problem[0])
+        super().__init__("\n".join(f"{mark}: {message}" for mark, message in self.problems))
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -66,9 +70,9 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?([0-9]+(_[0-9]+)*\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+0123456789."),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("$"), [""])
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
+    _StrictLoader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+_StrictLoader.add_implicit_resolver(f"{TAG}null", re.compile("$"), [""])
+_StrictLoader.add_implicit_resolver(f"{TAG}merge", re.compile("<<$"), ["<"])
 
 
 def read_yaml(path: Path, overrides: list[str], problems: list[tuple[Mark, str]]) -> Node:
@@ -77,19 +81,34 @@ def read_yaml(path: Path, overrides: list[str], problems: list[tuple[Mark, str]]
     Raises:
         OptionError: the file cannot be read or is no YAML mapping, so that nothing else can be checked.
     """
-    mark = Mark(str(path), 1, 1)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise OptionError([(mark, "the experiment file does not exist")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError([(mark, f"the experiment file cannot be read: {error}")]) from None
-    root = parse_yaml(text, str(path), problems)
+    root = parse_yaml(_read_text(path), str(path), problems)
+    if root.value is None:
+        root.value = {}
     if not isinstance(root.value, dict):
         raise OptionError([(root.mark, f"an experiment is a mapping of keys to values, got {root.describe()}")])
     for override in overrides:
         _apply_override(root, override, problems)
     return root
+
+
+def _read_text(path: Path) -> str:
+    mark = Mark(str(path), 1, 1)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise OptionError([(mark, "the experiment file does not exist")]) from None
+    except OSError as error:
+        raise OptionError([(mark, f"the experiment file cannot be read: {error.strerror}")]) from None
+    try:
+        return raw.decode("utf-8-sig")  # Windows editors write a byte order mark
+    except UnicodeDecodeError as error:
+        mark = _mark_at(raw[: error.start].decode("utf-8-sig"), str(path))
+        raise OptionError([(mark, f"not UTF-8 text: byte 0x{raw[error.start]:02x}")]) from None
+
+
+def _mark_at(before: str, file: str) -> Mark:
+    """The place that follows this text."""
+    return Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]]) -> Node:
@@ -105,10 +124,13 @@ def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]]) -> Node:
         at = error.problem_mark or error.context_mark
         mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
         raise OptionError([(mark, f"not valid YAML: {error.problem or error.context}")]) from None
-    except yaml.YAMLError as error:
-        raise OptionError([(Mark(file, 1, 1), f"not valid YAML: {' '.join(str(error).split())}")]) from None
+    except ReaderError as error:
+        mark = _mark_at(text[: error.position], file)
+        raise OptionError([(mark, f"not valid YAML: character 0x{ord(text[error.position]):02x}")]) from None
+    except RecursionError:
+        raise OptionError([(Mark(file, 1, 1), "not valid YAML: nested too deeply")]) from None
     if node is None:
-        return Node({}, Mark(file, 1, 1))
+        return Node(None, Mark(file, 1, 1))
     return _Builder(file, problems).build(node, ())
 
 
@@ -130,52 +152,65 @@ class _Builder:
             raise OptionError([(mark, "this alias contains itself")])
         if self.count > MAX_NODES:
             raise OptionError([(mark, f"aliases expand to more than {MAX_NODES} values")])
+        if len(parents) > MAX_DEPTH:
+            raise OptionError([(mark, "nested too deeply")])
         parents = (*parents, id(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, mark)
+        if node.tag not in (f"{TAG}map", f"{TAG}seq"):
+            self._refuse_tag(node.tag, mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, mark, parents)
-        if isinstance(node, yaml.SequenceNode):
-            return Node([self.build(child, parents) for child in node.value], mark)
-        return self._scalar(node, mark)
+        return Node([self.build(child, parents) for child in node.value], mark)
 
     def _mapping(self, node: yaml.MappingNode, mark: Mark, parents: tuple[int, ...]) -> Node:
         built = Node({}, mark)
-        merged: list[Node] = []
+        merged: set[str] = set()
         for key_node, value_node in node.value:
             key_mark = self.mark(key_node)
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                value = self.build(value_node, parents)
-                merged += value.value if isinstance(value.value, list) else [value]
+            if key_node.tag == f"{TAG}merge":
+                merged |= self._merge(built, self.build(value_node, parents))
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
                 self.problems.append((key_mark, "a key must be a word"))
                 continue
             key = str(key_node.value)
-            if key in built.value:
+            if key in built.value and key not in merged:
                 first = built.key_marks[key].line
                 self.problems.append((key_mark, f"duplicate key {key!r} (first on line {first})"))
+            merged.discard(key)
             built.value[key] = self.build(value_node, parents)
             built.key_marks[key] = key_mark
-        for other in merged:
+        return built
+
+    def _merge(self, built: Node, source: Node) -> set[str]:
+        """Take over the keys of ``<<: source`` that are not there yet, in their order; returns them."""
+        merged = set()
+        for other in source.value if isinstance(source.value, list) else [source]:
             if not isinstance(other.value, dict):
                 self.problems.append((other.mark, f"'<<' merges mappings, got {other.describe()}"))
                 continue
-            for key in other.value.keys() - built.value.keys():
+            for key in [key for key in other.value if key not in built.value]:
                 built.value[key], built.key_marks[key] = other.value[key], other.key_marks[key]
-        return built
+                merged.add(key)
+        return merged
+
+    def _refuse_tag(self, tag: str, mark: Mark) -> None:
+        known = ", ".join(f"!!{name}" for name in _SCALARS)
+        shown = f"!!{tag.removeprefix(TAG)}" if tag.startswith(TAG) else tag
+        self.problems.append((mark, f"tag {shown} is not allowed (allowed: {known})"))
 
     def _scalar(self, node: yaml.Node, mark: Mark) -> Node:
         text = str(node.value)
         if "CHANGEME" in text:
             self.problems.append((mark, f"CHANGEME is left in {text!r}: put your own value here"))
-        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        tag = node.tag.removeprefix(TAG)
         try:
             return Node(_SCALARS[tag](text), mark)
         except KeyError:
-            known = ", ".join(f"!!{name}" for name in _SCALARS)
-            shown = f"!!{tag}" if tag != node.tag else node.tag
-            self.problems.append((mark, f"tag {shown} is not allowed (allowed: {known})"))
+            self._refuse_tag(node.tag, mark)
         except ValueError:
-            self.problems.append((mark, f"{text!r} is not a valid !!{tag}"))
+            self.problems.append((mark, f"{Node(text, mark).describe()} is not a valid !!{tag}"))
         return Node(None, mark)
 
 
@@ -200,11 +235,11 @@ _SCALARS: dict[str, Any] = {
 
 
 def _apply_override(root: Node, override: str, problems: list[tuple[Mark, str]]) -> None:
-    """Set ``key.sub=value`` in the tree; the value is YAML and its place is the argument itself."""
+    """Set ``key.sub=value`` in the tree; the value is YAML and its place is the argument itself. The last one wins."""
     keys, equals, text = override.partition("=")
     file = f"<{override}>"
     mark = Mark(file, 1, 1)
-    if not equals or not keys:
+    if not equals or not all(keys.split(".")):
         problems.append((mark, "an override is key.sub=value, for example train.niter=1000"))
         return
     try:
@@ -212,8 +247,6 @@ def _apply_override(root: Node, override: str, problems: list[tuple[Mark, str]])
     except OptionError as error:
         problems.extend(error.problems)
         return
-    if text.strip() == "":
-        value = Node(None, mark)
     _move_marks(value, len(keys) + 1)
     *parents, last = keys.split(".")
     node = root

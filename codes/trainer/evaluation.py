@@ -39,7 +39,7 @@ class Evaluation:
     ) -> None:
         self.experiment, self.parts, self.folder = experiment, parts, folder
         self.metrics, self.progress = metrics, progress
-        self.last: dict[str, float] = {}
+        self.baseline: baselines.Baselines | None = None
         options = experiment.options.samples
         self.sampler = Sampler(experiment, parts.steps, parts.networks[options.network]) if options else None
 
@@ -59,11 +59,18 @@ class Evaluation:
             self._measure(move(loader.batch(number), self.parts.device), number, averages)
         figures = averages.figures(step)
         self.metrics.write(step, "val", figures)
-        self.last = figures
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        self.progress.line(f"val at step {step}: {shown}")
+        self.progress.line(f"val at step {step}: {self._shown(figures)}")
         name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
         return (name, figures[name]) if len(figures) > 1 else (None, math.inf)
+
+    def _shown(self, figures: dict[str, float]) -> str:
+        """Validation figures in a line, bits per sample and its rival first."""
+        losses = {name: value for name, value in figures.items() if name not in ("loss", "bits_per_sample")}
+        parts = [f"{name} {value:.4f}" for name, value in losses.items()]
+        if "bits_per_sample" in figures:
+            rival = f" (FLAC {self.baseline.flac_bits_per_sample:.3f})" if self.baseline else ""
+            parts.insert(0, f"{figures['bits_per_sample']:.3f} bits/sample{rival}")
+        return "  ".join(parts)
 
     def _chosen_batches(self, total: int) -> list[int]:
         limit = self.experiment.options.eval.max_batches
@@ -153,7 +160,7 @@ class Evaluation:
             self.progress.line(line)
         for name, network in self.parts.networks.items():
             self.progress.line(f"network {name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        found = self.compare()
+        self.baseline = found = self.compare()
         if found is not None:
             flac = f"{found.flac_bits_per_sample:.3f} bits/sample by {found.flac_label}"
             self.progress.line(f"to beat on the validation audio: {flac}")
@@ -162,7 +169,7 @@ class Evaluation:
         """The last lines of a run."""
         line = self.progress.line
         line(f"finished: {self.folder.path}")
-        found = self.compare()
+        found = self.baseline
         if best is None or found is None:
             return
         model, flac = best["value"], found.flac_bits_per_sample

@@ -50,7 +50,7 @@ class Injector(Registered):
 
     def generator(self, device: torch.device | str) -> torch.Generator:
         """The injector's own random number generator on that device."""
-        device = torch.device(device)
-        if self._generator is None or self._generator.device.type != device.type:
+        device = torch.empty(0, device=device).device  # "cuda" becomes the current "cuda:0"
+        if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(self._seed)
         return self._generator

@@ -35,16 +35,11 @@ class Progress:
         self._started, self._started_step = time.perf_counter(), step
         if not self.console.is_terminal:
             return
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Live
 
-        columns = (
-            TextColumn("{task.fields[title]}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-        )
-        self._live = Live(*columns, TextColumn("{task.fields[figures]}"), console=self.console, refresh_per_second=2)
+        columns = (TextColumn("{task.fields[title]}"), BarColumn(bar_width=20), TextColumn("{task.fields[figures]}"))
+        self._live = Live(*columns, console=self.console, refresh_per_second=2)
         self._task = self._live.add_task("", total=self.total, completed=step, title=f"step {step}", figures="")
         self._live.start()
 

@@ -1,0 +1,62 @@
+"""Every shipped experiment loads, checks, trains a few steps, validates, samples and continues."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codes.experiment import load_experiment
+from codes.trainer.check import check
+from codes.trainer.extensible_trainer import ExtensibleTrainer
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yml"))
+
+
+def short(file: Path, root: Path, steps: int) -> list[str]:
+    """Overrides that cut an experiment down to a few small steps."""
+    return [
+        f"path.root={root}", f"train.niter={steps}", "train.val_freq=2", "logger.print_freq=1", "eval.max_batches=1",
+        "datasets.train.batch_size=2", "datasets.val.batch_size=2", "datasets.train.n_workers=0",
+        "samples.prompt_frames=16", "samples.new_frames=4", "samples.num=1",
+    ]  # fmt: skip
+
+
+def test_there_are_experiments() -> None:
+    assert {file.stem for file in EXPERIMENTS} >= {"stereo_lm", "tiny_cpu"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_check_shows_every_key(file: Path, tmp_path: Path) -> None:
+    text = check(load_experiment(file, short(file, tmp_path, 3)))
+    assert "everything checks" in text
+    assert "wav" in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_trains_validates_samples_and_continues(file: Path, tmp_path: Path) -> None:
+    first = ExtensibleTrainer(load_experiment(file, short(file, tmp_path, 2)))
+    assert first.train()
+    assert ExtensibleTrainer(load_experiment(file, short(file, tmp_path, 4))).train()
+    run = tmp_path / first.options.name
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
+    assert all(0 < line["bits_per_sample"] < 32 for line in lines)
+    for step in (2, 4):
+        folder = run / "samples" / f"step_{step:08d}"
+        assert {path.name for path in folder.iterdir()} >= {"0_model.wav", "0_real.wav", "0_model.png"}
+    assert "continues from" in (run / "log.txt").read_text()
+    assert "% of FLAC" in (run / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_samples_keep_the_prompt(file: Path, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    trainer = ExtensibleTrainer(load_experiment(file, short(file, tmp_path, 2)))
+    trainer.train()
+    folder = tmp_path / trainer.options.name / "samples" / "step_00000002"
+    made, _ = soundfile.read(folder / "0_model.wav", dtype="int16")
+    real, _ = soundfile.read(folder / "0_real.wav", dtype="int16")
+    assert made.shape == real.shape == (20, 2)
+    assert (made[:16] == real[:16]).all()
