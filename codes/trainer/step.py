@@ -41,7 +41,8 @@ class BoundInjector:
 
     def run(self, state: State, seed: int) -> None:
         """Read, compute, write."""
-        self.injector.reseed((seed ^ self._seed << 31) & 0x7FFF_FFFF_FFFF_FFFF)
+        # Torch's CPU generator takes 32 bits of a seed: batch, micro-batch and name must all reach them.
+        self.injector.reseed(zlib.crc32((seed % 2**64).to_bytes(8, "little"), self._seed))
         grad = torch.no_grad() if self.flags.no_grad else contextlib.nullcontext()
         try:
             with grad:
