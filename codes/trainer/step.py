@@ -203,10 +203,15 @@ class Step:
             p.grad = grad
 
     def _expected_count(self, measured: list[tuple[Tensor, Tensor | float]], items: list[int]) -> Tensor | float:
-        """What the loss will have counted over the whole batch, judged by the first micro-batch."""
+        """What the loss will have counted over the whole batch, judged by the first micro-batch.
+
+        Any positive number would do, as `_correct` replaces it; a tiny one, where the first micro-batch is masked out,
+        would make gradients that fp16 cannot hold.
+        """
         first = measured[0][1]
-        count = first * (sum(items) / items[0]) if len(items) > 1 else first
-        return count.clamp(min=1e-9) if isinstance(count, Tensor) else max(count, 1e-9)
+        if len(items) == 1:
+            return _at_least(first, 1e-9)
+        return _at_least(first * (sum(items) / items[0]), 1.0)
 
     def _correct(self, groups: list[_Gradients], tally: Tally, items: list[int]) -> None:
         """Turn the expected counts into those that were counted, and add up the groups' gradients."""
@@ -228,8 +233,7 @@ class Step:
         """Expected over counted, the same for every loss of a group."""
         ratios = []
         for loss in group.losses:
-            counted = sum(count for _, count in tally[loss.name])
-            counted = counted.clamp(min=1e-9) if isinstance(counted, Tensor) else max(counted, 1e-9)
+            counted = _at_least(sum(count for _, count in tally[loss.name]), 1e-9)
             ratios.append(self._expected_count(tally[loss.name], items) / counted)
         known = [ratio for ratio in ratios if not isinstance(ratio, Tensor)]
         if len(known) > 1 and max(known) - min(known) > 1e-9:
@@ -244,3 +248,7 @@ class Step:
             for key, value in state.items()
             if key in self.kept and key not in before
         }
+
+
+def _at_least(count: Tensor | float, smallest: float) -> Tensor | float:
+    return count.clamp(min=smallest) if isinstance(count, Tensor) else max(count, smallest)
