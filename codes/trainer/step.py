@@ -74,7 +74,7 @@ class BoundLoss:
     def measure(self, state: State) -> tuple[Tensor, Tensor | float]:
         """The loss of a micro-batch as (sum, count)."""
         try:
-            value = self.loss.forward(**{name: state[key] for name, key in self.reads.items()})
+            value = self.loss.forward(**{name: _fp32(state[key]) for name, key in self.reads.items()})
             if isinstance(value, tuple):
                 return value
             if value.ndim:
@@ -252,3 +252,8 @@ class Step:
 
 def _at_least(count: Tensor | float, smallest: float) -> Tensor | float:
     return count.clamp(min=smallest) if isinstance(count, Tensor) else max(count, smallest)
+
+
+def _fp32(value: Any) -> Any:
+    """Half-precision values of the state as losses get them; all others as they are."""
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
