@@ -57,12 +57,16 @@ class Lion(Optimizer):
 def parameter_groups(network: nn.Module, params: OptimizerParams) -> list[dict[str, Any]]:
     """Split a network's parameters: no decay on norms, biases and embeddings; the YAML's own groups apart.
 
+    Parameters that the network's constructor froze (``requires_grad`` false) are in no group and stay frozen.
+
     Raises:
         ValueError: a group of the YAML matches no parameter.
     """
     undecayed = _undecayed(network)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         own = next((g for g, o in params.param_groups.items() if name.startswith(tuple(o.match or [g]))), "")
         groups.setdefault((own, name not in undecayed), []).append(parameter)
     for own in params.param_groups:
