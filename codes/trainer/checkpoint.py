@@ -182,7 +182,7 @@ def fit_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], so
     if faults and strict:
         raise CheckpointError(f"{source} does not fit network {name}: {'; '.join(faults)}")
     fitting = {key: weights[key] for key in own.keys() & weights.keys() if key not in unlike}
-    if not fitting:
+    if own and not fitting:
         raise CheckpointError(f"{source} does not fit network {name}: no parameter matches")
     network.load_state_dict(fitting, strict=False)
     rest = f" ({'; '.join(faults)})" if faults else ""
