@@ -97,7 +97,7 @@ def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Op
     if kind == "sgd":
         sgd = torch.optim.SGD(groups, lr=params.lr, momentum=params.momentum, fused=True)
         if params.momentum:  # a first step that is skipped would leave the kernel's own buffers uninitialised
-            for p in network.parameters():
+            for p in (p for group in sgd.param_groups for p in group["params"]):
                 sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return sgd
     if kind == "lion":
