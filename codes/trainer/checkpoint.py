@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 PREFIX = "step_"
@@ -52,6 +50,9 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
     Raises:
         CheckpointError: it could not be written (disk full, no permission); nothing of it is left.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     final = folder / f"{PREFIX}{step:08d}"
     aside = final.with_suffix(".tmp")
     try:
@@ -151,6 +152,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, truncated, or holds something else.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
