@@ -7,11 +7,14 @@ covariance of all frames before the block, so a whole batch of chunks is predict
 a decoder that knows the past repeats it. Several memories (forgetting factors) run side by side; the network weighs
 them.
 
-With z_t the last taps + 1 frames as one vector, S_j the sum of z z' over block j and d = (1 - 1/memory) ** block:
+With z_t the last taps + 1 frames as one vector, S_j the sum of z z' over block j, e_j the mean square of what a fixed
+predictor (the second difference) leaves of it, and d = (1 - 1/memory) ** block:
 
-    past_(j+1) = d past_j + S_j          A = past[x, x] + ridge,  b = past[x, y],  A c = b
+    past_(j+1) = d past_j + S_j / e_j ** weighting          A = past[x, x] + ridge,  b = past[x, y],  A c = b
 
-where x are the places in z of a channel's regressors and y its own newest sample. All of this runs in float64 on
+where x are the places in z of a channel's regressors and y its own newest sample. The weights are those of least
+squares with errors of uneven size (1 would be Gaussian): without them a loud attack rules the fit for as long as the
+memory lasts, and only short memories are of use. All of this runs in float64 on
 integer sample values, outside autocast and without gradients.
 """
 
@@ -33,26 +36,29 @@ class LinearPrediction:
         scale_frames: time constants, in frames, of the running mean errors that the network is told.
         history: past residuals of every channel that the network is told.
         warm_up_frames: frames of the context over which running mean errors warm up before the first scored token.
-        ridge: regularisation, in squared steps of a sample; keeps silence and pure tones solvable.
+        weighting: loud blocks weigh less in the fit, by this power of their mean squared second difference; 0 is off.
+        ridge: regularisation, in units of a weighted squared sample; keeps silence and pure tones solvable.
     """
 
     own_taps: int = 32
     other_taps: int = 16
-    memory_frames: list[float] = dataclasses.field(default_factory=lambda: [350.0, 1000.0, 3000.0])
+    memory_frames: list[float] = dataclasses.field(default_factory=lambda: [60.0, 120.0, 250.0, 600.0, 2000.0])
     block_frames: int = 32
     scale_frames: list[float] = dataclasses.field(default_factory=lambda: [8.0, 32.0, 256.0])
     history: int = 8
     warm_up_frames: int = 256
-    ridge: float = 1.0
+    weighting: float = 0.75
+    ridge: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("own_taps", "block_frames"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.own_taps >= 2, "own_taps", self.own_taps, "at least 2")
+        _require(self.block_frames >= 1, "block_frames", self.block_frames, "at least 1")
         for name in ("other_taps", "history", "warm_up_frames"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("memory_frames", "scale_frames"):
             values = getattr(self, name)
             _require(len(values) > 0 and min(values) > 1, name, values, "one or more numbers above 1")
+        _require(0 <= self.weighting <= 1, "weighting", self.weighting, "0 to 1")
         _require(self.ridge > 0, "ridge", self.ridge, "above 0")
 
 
@@ -136,10 +142,13 @@ class LinearPredictor(nn.Module):
             past = self._absorb(past, windows[:, block], decays)
         return torch.stack(pasts, 1)
 
-    @staticmethod
-    def _absorb(past: Tensor, block: Tensor, decays: Tensor) -> Tensor:
+    def _absorb(self, past: Tensor, block: Tensor, decays: Tensor) -> Tensor:
         """past (B, K, W, W) and the windows of a block (B, Q, W) -> past of the next block."""
-        return past * decays + (block.mT @ block)[:, None]
+        newest, last, before = (block[..., self.window - i * self.num_channels :] for i in (1, 2, 3))
+        channels = slice(0, self.num_channels)
+        difference = newest - 2 * last[..., channels] + before[..., channels]
+        size = difference.square().mean((1, 2), keepdim=True) + 1
+        return past * decays + (block.mT @ (block / size**self.options.weighting))[:, None]
 
     def _solve(self, past: Tensor) -> Tensor:
         """Least-squares coefficients (..., C, P) from covariances (..., W, W)."""

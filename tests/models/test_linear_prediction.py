@@ -40,14 +40,17 @@ def reference(values: np.ndarray, options: LinearPrediction, memory: float) -> n
         ]
         return np.array(own + others)
 
+    differences = np.diff(np.pad(values, ((2, 0), (0, 0))), 2, axis=0)
+    blocks = np.arange(frames) // options.block_frames
+    sizes = np.array([(differences[blocks == block] ** 2).mean() + 1 for block in blocks])
     predictions = np.zeros_like(values)
     for frame in range(frames):
         block = frame // options.block_frames
         for channel in range(channels):
-            past = range(block * options.block_frames)
+            past = np.arange(block * options.block_frames)
             newest = regressors(frame, channel)
             x = np.array([regressors(f, channel) for f in past]).reshape(len(past), len(newest))
-            weights = np.array([decay ** (block - 1 - f // options.block_frames) for f in past])
+            weights = decay ** (block - 1 - blocks[past]) / sizes[past] ** options.weighting
             covariance = (x * weights[:, None]).T @ x
             ridge = options.ridge + 1e-11 * np.trace(covariance)
             correlation = (x * weights[:, None]).T @ values[: len(past), channel]
@@ -139,11 +142,12 @@ def test_running_errors_are_weighted_means_of_the_past():
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("own_taps", 0, "at least 1"),
+        ("own_taps", 1, "at least 2"),
         ("block_frames", 0, "at least 1"),
         ("history", -1, "0 or more"),
         ("memory_frames", [], "one or more numbers above 1"),
         ("scale_frames", [1.0], "one or more numbers above 1"),
+        ("weighting", 1.5, "0 to 1"),
         ("ridge", 0.0, "above 0"),
     ],
 )
