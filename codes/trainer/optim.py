@@ -206,6 +206,9 @@ class Updater:
 class MovingAverage:
     """Exponential moving average of a network's parameters and floating-point buffers; other buffers are copied.
 
+    What the network holds under two names (tied weights) is averaged once. Buffers are looked up at every use, since a
+    module may bind one to a new tensor.
+
     Args:
         network: the network to follow.
         rate: decay per step.
@@ -213,34 +216,46 @@ class MovingAverage:
 
     def __init__(self, network: nn.Module, rate: float) -> None:
         self.network, self.rate = network, rate
-        self.average = {name: value.detach().clone() for name, value in self._live().items()}
-        self._pairs()
+        copies: dict[int, Tensor] = {}
+        self.average = {
+            name: copies.setdefault(id(value), value.detach().clone())
+            for name, value in network.state_dict(keep_vars=True).items()
+        }
+        self._parameters = [(self.average[name], p) for name, p in network.named_parameters()]
+        self._buffers = [
+            (self.average[f"{prefix}.{name}".lstrip(".")], module._buffers, name)
+            for prefix, module in network.named_modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None and name not in module._non_persistent_buffers_set
+        ]
 
-    def _live(self) -> dict[str, Tensor]:
-        return dict(self.network.state_dict(keep_vars=True))
-
-    def _pairs(self) -> None:
-        live = self._live()
-        smooth = [name for name, value in live.items() if value.is_floating_point()]
-        self._smooth = [self.average[name] for name in smooth], [live[name] for name in smooth]
-        self._copied = [(self.average[name], live[name]) for name in live.keys() - set(smooth)]
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Every average with what it follows."""
+        pairs: list[tuple[Tensor, Tensor]] = list(self._parameters)
+        for mean, buffers, name in self._buffers:
+            value = buffers[name]
+            assert value is not None, f"buffer {name} was removed"
+            pairs.append((mean, value))
+        return pairs
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the network by 1 - rate."""
-        average, live = self._smooth
-        if average:
-            torch._foreach_lerp_(average, live, 1 - self.rate)
-        for mean, value in self._copied:
-            mean.copy_(value)
+        pairs = self._pairs()
+        smooth = [pair for pair in pairs if pair[0].is_floating_point()]
+        if smooth:
+            torch._foreach_lerp_([mean for mean, _ in smooth], [value for _, value in smooth], 1 - self.rate)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(value)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the network's weights and the average; called again, it undoes that."""
-        for name, value in self._live().items():
+        for mean, value in self._pairs():
             held = value.detach().clone()
-            value.copy_(self.average[name])
-            self.average[name].copy_(held)
+            value.copy_(mean)
+            mean.copy_(held)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average by parameter and buffer name."""
