@@ -179,7 +179,8 @@ class Updater:
             self.scaler.step(self.optimizer)
             return
         not_finite = (norm - norm).ne(0)  # inf - inf and NaN - NaN are NaN, which differs from 0
-        self.optimizer.found_inf = not_finite.to(norm.dtype)  # type: ignore[attr-defined]
+        sharded = getattr(self.optimizer, "optim", self.optimizer)  # ZeroRedundancyOptimizer holds the one that steps
+        sharded.found_inf = not_finite.to(norm.dtype)
         self.optimizer.step()
 
     def read_norms(self) -> float | None:
@@ -200,7 +201,8 @@ class Updater:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.skipped, self.streak, self._norms = state["skipped"], state["streak"], list(state["norms"])
+        self.skipped, self.streak = state["skipped"], state["streak"]
+        self._norms = [norm.to(self.parameters[0].device) for norm in state["norms"]]
 
 
 class MovingAverage:
