@@ -6,19 +6,20 @@ dict, unions, dataclasses, a torch module (the name of a network of this experim
 
 import dataclasses
 import difflib
-import inspect
 import math
+import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
 from codes import registry
-from codes.registry import Option
+from codes.registry import Option, Output, Range
 from codes.yaml_source import Mark, Node, OptionError
 
+MAX_INT = 2**63 - 1
 INVALID: Any = object()  # stands for a value that could not be converted; its problem is recorded
 KINDS = {"injector": "injectors", "loss": "losses", "dataset": "datasets", "network": "networks"}
 
@@ -42,10 +43,11 @@ class Component:
         arguments = {name: _resolve(value, networks or {}) for name, value in self.options.items()}
         try:
             return self.cls(**arguments, **extra)
-        except (ValueError, TypeError, ImportError, OSError) as error:
-            if isinstance(error, OptionError):
-                raise
-            message = " ".join(str(error).split()) or type(error).__name__
+        except OptionError:
+            raise
+        except Exception as error:  # a plug-in's constructor may raise anything
+            expected = isinstance(error, (ValueError, ImportError, OSError)) and str(error)
+            message = str(error) if expected else registry.reason(error)
             raise OptionError([(self.mark, f"{self.kind} {self.type}: {message}")]) from error
 
 
@@ -59,6 +61,8 @@ class NetworkName:
 
 def _resolve(value: Any, networks: Mapping[str, nn.Module]) -> Any:
     if isinstance(value, NetworkName):
+        if value.name not in networks:
+            raise OptionError([(value.mark, f"network {value.name!r} cannot be given here: only injectors take one")])
         return networks[value.name]
     if isinstance(value, Component):
         return value.build(networks)
@@ -97,11 +101,13 @@ class Converter:
     def convert(self, node: Node, annotation: Any, key: str) -> Any:
         """The node as a value of that annotation, or INVALID."""
         origin = get_origin(annotation)
-        if annotation is Any or annotation is inspect.Parameter.empty:
+        if annotation is Any:
             return self.plain(node)
+        if origin is Annotated:
+            return self._annotated(node, annotation, key)
         if origin in (Union, types.UnionType):
             return self._union(node, annotation, key)
-        if origin in (list, tuple):
+        if origin in (list, tuple) or annotation in (list, tuple):
             return self._sequence(node, annotation, key)
         if origin is dict or annotation is dict:
             return self._dict(node, annotation, key)
@@ -124,23 +130,31 @@ class Converter:
         return node.value
 
     def _shown(self, node: Node) -> str:
-        text = node.describe()
-        if isinstance(node.value, str) and node.value.lower() in ("on", "off", "yes", "no"):
-            return f"{text} (write true or false)"
-        if isinstance(node.value, str) and node.value.lstrip("-+").isdigit():
-            return f"{text} (a number does not begin with 0)"
+        """What the value is, with a hint where YAML reads something as another type than people do."""
+        text, value = node.describe(), node.value
+        if isinstance(value, str):
+            if value.lower() in ("on", "off", "yes", "no"):
+                return f"{text} (write true or false)"
+            if value.lstrip("-+").isdigit():
+                return f"{text} (write a number without quotes and without leading zeros)"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{text} (numbers must be finite)"
+        if type(value) is int and abs(value) > MAX_INT:
+            return f"{text} (too large)"
         return text
 
     def _scalar(self, node: Node, annotation: Any) -> Any:
         value = node.value
         if get_origin(annotation) is Literal:
-            matches = value in get_args(annotation) and not isinstance(value, (dict, list))
-            return value if matches else INVALID
-        if annotation is float and type(value) is int:
-            return float(value)
-        if annotation is int and type(value) is float and math.isfinite(value) and value == int(value):
-            return int(value)
-        if annotation is Path and isinstance(value, str):
+            same = [item for item in get_args(annotation) if type(item) is type(value) and item == value]
+            return same[0] if same else INVALID
+        if annotation in (int, float):
+            whole = type(value) is int and abs(value) <= MAX_INT
+            if not whole and not (type(value) is float and math.isfinite(value)):
+                return INVALID
+            exact = annotation is float or (value == int(value) and abs(value) <= MAX_INT)
+            return annotation(value) if exact else INVALID
+        if annotation is Path and isinstance(value, str) and value:
             return self.path(value, node.mark)
         if annotation is type(None):
             return None if value is None else INVALID
@@ -151,25 +165,38 @@ class Converter:
 
         A path given on the command line is looked for here first. One that exists nowhere is returned as written.
         """
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         folders = [Path.cwd(), *self.folders] if mark.file.startswith("<") else [*self.folders, Path.cwd()]
-        return next((folder / path for folder in folders if (folder / path).exists()), path)
+        return next((folder / path for folder in folders if os.path.exists(folder / path)), path)
+
+    def _annotated(self, node: Node, annotation: Any, key: str) -> Any:
+        """A value with a Range, or a path that is not looked for."""
+        inner, *rules = get_args(annotation)
+        if Output() in rules and isinstance(node.value, str):
+            return Path(os.path.expanduser(node.value))
+        value = self.convert(node, inner, key)
+        if value is not INVALID and not all(rule.holds(value) for rule in rules if isinstance(rule, Range)):
+            return self.problem(node.mark, f"{key} must be {describe(annotation)}, got {node.describe()}")
+        return value
 
     def _union(self, node: Node, annotation: Any, key: str) -> Any:
+        """The first alternative that fits; where none does, the problems of the one that has the node's shape."""
+        if node.value is None and type(None) in get_args(annotation):
+            return None
         for alternative in get_args(annotation):
             trial = Converter([], self.folders)
             value = trial.convert(node, alternative, key)
             if not trial.problems:
                 self.networks += trial.networks
                 return value
-        structured = [a for a in get_args(annotation) if dataclasses.is_dataclass(a) and isinstance(node.value, dict)]
-        if structured:
-            return self.convert(node, structured[0], key)
+        fitting = [alternative for alternative in get_args(annotation) if _has_shape(node, alternative)]
+        if len(fitting) == 1:
+            return self.convert(node, fitting[0], key)
         return self.problem(node.mark, f"{key} must be {describe(annotation)}, got {self._shown(node)}")
 
     def _sequence(self, node: Node, annotation: Any, key: str) -> Any:
         """A list or tuple; a single value stands for a list of one, as in DLAS."""
-        origin, items = get_origin(annotation), get_args(annotation)
+        origin, items = get_origin(annotation) or annotation, get_args(annotation) or (Any,)
         if node.value is None or (isinstance(node.value, dict) and not dataclasses.is_dataclass(items[0])):
             return self.problem(node.mark, f"{key} must be {describe(annotation)}, got {node.describe()}")
         nodes = node.value if isinstance(node.value, list) else [node]
@@ -184,33 +211,51 @@ class Converter:
 
     def _dict(self, node: Node, annotation: Any, key: str) -> Any:
         kind = (get_args(annotation) or (str, Any))[1]
+        children = self.mapping(node, key)
+        if children is INVALID:
+            return INVALID
+        values = {name: self.convert(child, kind, f"{key}.{name}") for name, child in children.items()}
+        return INVALID if any(value is INVALID for value in values.values()) else values
+
+    def mapping(self, node: Node, key: str) -> Any:
+        """The children of a mapping by key; a section with nothing under it is an empty one."""
+        if node.value is None:
+            node.value = {}
         if not isinstance(node.value, dict):
             return self.problem(node.mark, f"{key} must be a mapping, got {node.describe()}")
-        return {name: self.convert(child, kind, f"{key}.{name}") for name, child in node.value.items()}
+        return node.value
 
     def dataclass(self, node: Node, cls: Any, key: str) -> Any:
         """A mapping whose keys are the fields of a dataclass."""
-        if not isinstance(node.value, dict):
-            return self.problem(node.mark, f"{key or 'the experiment'} must be a mapping, got {node.describe()}")
+        if self.mapping(node, key) is INVALID:
+            return INVALID
         fields = {yaml_name(name): option for name, option in registry.options_of(cls).items()}
         values = self.arguments(node, fields, key)
-        return INVALID if values is INVALID else self.construct(cls, node.mark, key, values)
-
-    def construct(self, cls: Any, mark: Mark, key: str, values: dict[str, Any]) -> Any:
-        """Make the dataclass; a ValueError from its own checks becomes a located problem."""
+        if values is INVALID:
+            return INVALID
         try:
             return cls(**values)
-        except ValueError as error:
-            return self.problem(mark, f"{key}: {error}")
+        except ValueError as error:  # its own checks; their messages begin with the key that is wrong
+            at = node.value.get(str(error).split(" ")[0], node)
+            return self.problem(at.mark, f"{key}: {error}" if key else str(error))
 
-    def arguments(self, node: Node, options: Mapping[str, Option], key: str, where: str = "") -> Any:
-        """The keys of a mapping as keyword arguments; unknown, missing and wrongly typed keys are problems."""
+    def arguments(
+        self, node: Node, options: Mapping[str, Option], key: str, where: str = "", taken: Set[str] = frozenset()
+    ) -> Any:
+        """The keys of a mapping as keyword arguments; unknown, missing and wrongly typed keys are problems.
+
+        Args:
+            options: what is allowed, by key.
+            key: where the mapping stands, for messages.
+            where: what it belongs to, for messages, instead of `key`.
+            taken: keys that are allowed beside these, for "did you mean".
+        """
         values: dict[str, Any] = {}
         prefix = f"{key}." if key else ""
         bad = False
         for name, child in node.value.items():
             if name not in options:
-                hint = did_you_mean(name, options)
+                hint = did_you_mean(name, {*options, *taken})
                 self.problem(node.key_marks[name], f"unknown key {name!r} in {where or key or 'the experiment'}{hint}")
                 bad = True
                 continue
@@ -218,26 +263,29 @@ class Converter:
         for name, option in options.items():
             if option.required and name not in node.value:
                 doc = f" ({option.doc})" if option.doc else ""
-                self.problem(node.mark, f"{prefix}{name} is missing: {describe(option.annotation)}{doc}")
+                owner = f"{where}: " if where else prefix
+                self.problem(node.mark, f"{owner}{name} is missing: {describe(option.annotation)}{doc}")
                 bad = True
         return INVALID if bad or any(value is INVALID for value in values.values()) else values
 
-    def component(self, kind: str, name: Node, options: Node, taken: Iterable[str] = ()) -> Component | Any:
+    def component(self, kind: str, name: Node, options: Node, taken: Set[str] = frozenset()) -> Component | Any:
         """The class that ``name`` names, with the options that are in the mapping ``options`` but not in ``taken``."""
         cls = self.find(kind, name)
         if cls is INVALID:
             return INVALID
         schema = dict(registry.options_of(cls))
+        for clash in sorted(taken & schema.keys()):
+            self.problem(name.mark, f"the option {clash!r} of {kind} {name.value} is another key's name: rename it")
         chosen = Node({}, options.mark, options.key_marks)
-        chosen.value = {key: child for key, child in options.value.items() if key not in set(taken)}
-        inner = self._subtype(schema, chosen)
-        values = self.arguments(chosen, schema, "", f"{kind} {name.value}")
+        chosen.value = {key: child for key, child in options.value.items() if key not in taken}
+        inner = self._subtype(schema, chosen, taken)
+        values = self.arguments(chosen, schema, "", f"{kind} {name.value}", taken)
         if values is INVALID or inner is INVALID:
             return INVALID
         values.update(inner)
         return Component(kind=kind, type=name.value, cls=cls, options=values, mark=name.mark)
 
-    def _subtype(self, schema: dict[str, Option], chosen: Node) -> Any:
+    def _subtype(self, schema: dict[str, Option], chosen: Node, taken: Set[str]) -> Any:
         """Options that are injectors themselves (``subtype`` of ``for_each``): their own options stand beside them."""
         inner = {}
         for key, option in list(schema.items()):
@@ -248,18 +296,28 @@ class Converter:
             del schema[key]
             name = chosen.value.pop(key)
             part = Node({k: v for k, v in chosen.value.items() if k not in schema}, chosen.mark, chosen.key_marks)
-            inner[option.name] = self.component(option.annotation.kind, name, part)
+            inner[option.name] = self.component(option.annotation.kind, name, part, taken)
             chosen.value = {k: v for k, v in chosen.value.items() if k in schema}
         return INVALID if any(value is INVALID for value in inner.values()) else inner
 
     def find(self, kind: str, name: Node) -> Any:
         """The registered class a node names, or INVALID with a problem that says what there is."""
-        cls = registry.find(kind, name.value) if isinstance(name.value, str) else None
+        if not isinstance(name.value, str):
+            return self.problem(name.mark, f"the name of a class of {KINDS[kind]} must be text, got {name.describe()}")
+        cls = registry.find(kind, name.value)
         if cls is not None:
             return cls
         broken = "".join(f"; {module} could not be loaded: {why}" for module, why in registry.broken().items())
         hint = did_you_mean(str(name.value), registry.classes(kind))
         return self.problem(name.mark, f"there is no {kind} {name.value!r}{hint}{broken}")
+
+
+def _has_shape(node: Node, annotation: Any) -> bool:
+    """Whether a list or a mapping of the YAML is meant for that alternative of a union."""
+    kind = get_origin(annotation) or annotation
+    if isinstance(node.value, list):
+        return kind in (list, tuple)
+    return isinstance(node.value, dict) and (kind is dict or dataclasses.is_dataclass(kind))
 
 
 def describe(annotation: Any) -> str:
@@ -269,7 +327,9 @@ def describe(annotation: Any) -> str:
     if annotation in words:
         return words[annotation]
     if annotation is type(None):
-        return "nothing"
+        return "null"
+    if origin is Annotated:
+        return " ".join([describe(items[0]), *(str(item) for item in items[1:] if isinstance(item, Range))])
     if origin is Literal:
         return "one of " + ", ".join(str(item) for item in items)
     if origin in (Union, types.UnionType):

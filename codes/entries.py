@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codes.convert import Component
-from codes.options import ExperimentOptions, positive
+from codes.options import AtLeastZero, Count, ExperimentOptions, NotNegative, Positive, Share
 from codes.yaml_source import Mark
 
 Optimizer = Literal["adamw", "adamw_zero", "sgd", "lion"]
@@ -25,12 +25,9 @@ class Conditions:
         every: only at steps that are a multiple of this
     """
 
-    after: int = 0
-    before: int | None = None
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        positive(every=self.every)
+    after: AtLeastZero = 0
+    before: AtLeastZero | None = None
+    every: Count = 1
 
     def due(self, step: int) -> bool:
         """Whether it takes part at this step."""
@@ -76,8 +73,8 @@ class WeightSchedule:
 
     from_: float
     to: float
-    start_step: int
-    end_step: int
+    start_step: AtLeastZero
+    end_step: Count
 
     def __post_init__(self) -> None:
         if self.end_step <= self.start_step:
@@ -122,8 +119,8 @@ class ParameterGroup:
     """
 
     match: list[str] | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
+    lr: NotNegative | None = None
+    weight_decay: NotNegative | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +137,13 @@ class OptimizerParams:
         param_groups: groups of parameters with options of their own, by name
     """
 
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.9
+    lr: Positive = 1e-4
+    weight_decay: NotNegative = 0.01
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+    momentum: Share = 0.9
     param_groups: dict[str, ParameterGroup] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        positive(lr=self.lr, eps=self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,15 +167,15 @@ class StepFlags(Conditions):
     training: list[str]
     optimizer: Optimizer = "adamw"
     optimizer_params: OptimizerParams = OptimizerParams()
-    clip_grad_eps: float | None = None
-    loss_log_buffer: int = 50
+    clip_grad_eps: Positive | None = None
+    loss_log_buffer: Count = 50
     step_outputs: list[str] | None = None
     injectors: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(clip_grad_eps=self.clip_grad_eps, loss_log_buffer=self.loss_log_buffer)
+        if not self.training or len(set(self.training)) < len(self.training):
+            raise ValueError("training must name one network or several different ones")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,14 +192,9 @@ class DatasetFlags:
 
     mode: str
     name: str = ""
-    batch_size: int
-    n_workers: int = 0
+    batch_size: Count
+    n_workers: AtLeastZero = 0
     pin_memory: bool | None = None
-
-    def __post_init__(self) -> None:
-        positive(batch_size=self.batch_size)
-        if self.n_workers < 0:
-            raise ValueError(f"n_workers must be 0 or more, got {self.n_workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +213,7 @@ class NetworkFlags:
     which_model: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     trainable: bool = True
-    after: int = 0
+    after: AtLeastZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,3 +262,4 @@ class Experiment:
     resolved: dict[str, Any]  # the YAML's plain values, overrides applied
     warnings: list[str]
     overrides: list[str]
+    plugins: list[Path]

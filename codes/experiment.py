@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codes import registry, wiring
-from codes.convert import INVALID, Component, Converter, did_you_mean
+from codes.convert import INVALID, Component, Converter, did_you_mean, yaml_name
 from codes.entries import (
     DatasetFlags,
     Entry,
@@ -39,8 +39,7 @@ def load_experiment(file: Path, overrides: list[str] | None = None) -> Experimen
         OptionError: everything that is wrong with it.
     """
     problems: list[tuple[Mark, str]] = []
-    root = read_yaml(file, overrides or [], problems)
-    reader = _Reader(root, problems, [file.resolve().parent, file.resolve().parent.parent])
+    reader = _open(file, overrides or [], problems)
     experiment = reader.experiment(file, overrides or [])
     if problems:
         raise OptionError(problems)
@@ -48,10 +47,33 @@ def load_experiment(file: Path, overrides: list[str] | None = None) -> Experimen
     return experiment
 
 
+def load_plugins(file: Path, overrides: list[str] | None = None) -> None:
+    """Load the plug-ins of an experiment file and nothing else, for `--list` and `--schema`: the rest may be wrong.
+
+    Raises:
+        OptionError: the file is no YAML, or a plug-in cannot be loaded.
+    """
+    problems: list[tuple[Mark, str]] = []
+    reader = _open(file, overrides or [], [])
+    reader.problems = reader.converter.problems = problems
+    reader.load_plugins()
+    if problems:
+        raise OptionError(problems)
+
+
+def _open(file: Path, overrides: list[str], problems: list[tuple[Mark, str]]) -> "_Reader":
+    root = read_yaml(file, overrides, problems)
+    return _Reader(root, problems, [file.resolve().parent, file.resolve().parent.parent])
+
+
 def input_names(cls: Any) -> dict[str, bool]:
     """The parameters of a class's forward(): name -> whether it must be given."""
     parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
     return {p.name: p.default is p.empty for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)}
+
+
+def _takes_any_number(cls: Any) -> bool:
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.forward).parameters.values())
 
 
 class _Reader:
@@ -61,28 +83,31 @@ class _Reader:
         self.root = root
         self.problems = problems
         self.converter = Converter(problems, folders)
+        self.plugins: list[Path] = []
+        self.named: list[tuple[Any, Mark]] = []  # networks that are named outside of options
 
     def experiment(self, file: Path, overrides: list[str]) -> Experiment | None:
         """Convert every section; None where something is wrong."""
-        self._load_plugins()
+        self.load_plugins()
         self._fold_pretrain_keys()
         resolved = self.converter.plain(self.root)
         options = self.converter.dataclass(self.root, ExperimentOptions, "")
         datasets = self._datasets()
         found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
         networks = {name: entry for name, entry in found.items() if entry is not None}
-        steps = [self._step(name, node) for name, node in self._entries(self.root, "steps").items()]
-        complete = [step for step in steps if step is not None]
-        warnings = wiring.check(datasets, complete, self.problems, complete=len(complete) == len(steps))
-        self._check_networks(found.keys(), complete)
+        before = len(self.problems)
+        steps = self._steps()
+        warnings = wiring.check(datasets, steps, self.problems, complete=len(self.problems) == before)
+        self._check_networks(steps)
         if self.problems or options is INVALID:
             return None
         return Experiment(
-            file=file, options=options, datasets=datasets, networks=networks, steps=complete,
-            resolved=resolved, warnings=warnings, overrides=overrides,
+            file=file, options=options, datasets=datasets, networks=networks, steps=steps,
+            resolved=resolved, warnings=warnings, overrides=overrides, plugins=self.plugins,
         )  # fmt: skip
 
-    def _load_plugins(self) -> None:
+    def load_plugins(self) -> None:
+        """Import the files under `plugins`; one that cannot be loaded is a problem, and the others still count."""
         plugins = self.root.value.get("plugins")
         if plugins is None:
             return
@@ -92,6 +117,7 @@ class _Reader:
             path = self.converter.path(node.value, node.mark)
             try:
                 registry.load_plugin(path)
+                self.plugins.append(path.resolve())
             except (ImportError, ValueError) as error:
                 self.problems.append((node.mark, str(error)))
 
@@ -100,34 +126,27 @@ class _Reader:
         path = self.root.value.get("path")
         if path is None or not isinstance(path.value, dict):
             return
-        networks = self._entries(self.root, "networks", report=False)
         folded = Node({}, path.mark)
         for key in [key for key in path.value if key.startswith(PRETRAIN)]:
             name, mark = key.removeprefix(PRETRAIN), path.key_marks[key]
-            if name not in networks:
-                self.problems.append((mark, f"there is no network {name!r}{did_you_mean(name, networks)}"))
             folded.value[name], folded.key_marks[name] = path.value.pop(key), mark
-        if folded.value and "pretrain_model" not in path.value:
-            path.value["pretrain_model"] = folded
+        given = path.value.setdefault("pretrain_model", folded)
+        if isinstance(given.value, dict):
+            given.value |= folded.value
+            given.key_marks |= folded.key_marks
+            self.named += [(name, given.key_marks[name]) for name in given.value]
 
-    def _entries(self, parent: Node, key: str, report: bool = True) -> dict[str, Node]:
-        """The named entries of a section, each of which must be a mapping."""
+    def _entries(self, parent: Node, key: str) -> dict[str, Node]:
+        """The named entries of a section that are mappings; for the others there is a problem."""
         section = parent.value.get(key)
         if section is None or not isinstance(section.value, dict):
-            if section is not None and section.value is not None and report:
-                self.problems.append((section.mark, f"{key} must be a mapping of names, got {section.describe()}"))
-            return {}
-        good = {}
-        for name, node in section.value.items():
-            if isinstance(node.value, dict):
-                good[name] = node
-            elif report:
-                self.problems.append((node.mark, f"{key}.{name} must be a mapping, got {node.describe()}"))
-        return good
+            return {}  # the section's own dataclass says so
+        named = section.value.items()
+        return {name: node for name, node in named if self.converter.mapping(node, f"{key}.{name}") is not INVALID}
 
     def _flags(self, node: Node, cls: Any, key: str) -> tuple[Any, set[str]]:
         """The part of an entry that the flags' dataclass knows, and the names of its keys."""
-        names = {name.rstrip("_") for name in options_of(cls)}
+        names = {yaml_name(name) for name in options_of(cls)}
         part = Node({k: v for k, v in node.value.items() if k in names}, node.mark, node.key_marks)
         return self.converter.dataclass(part, cls, key), names
 
@@ -136,34 +155,54 @@ class _Reader:
         for name in nodes.keys() - {"train", "val"}:
             mark = self.root.value["datasets"].key_marks[name]
             self.problems.append((mark, f"unknown key {name!r} in datasets (allowed: train, val)"))
-        if "train" not in nodes:
-            section = self.root.value.get("datasets", self.root)
+        section = self.root.value.get("datasets")
+        if section is not None and isinstance(section.value, dict) and "train" not in section.value:
             self.problems.append((section.mark, "datasets.train is missing: the data to train on"))
-            return {}
+        entries = {}
+        if "train" in nodes:
+            entries["train"] = self._dataset("train", nodes["train"])
         if "val" in nodes:
-            self._inherit(nodes["val"], nodes["train"])
-        built = {name: self._dataset(name, nodes[name]) for name in ("train", "val") if name in nodes}
-        return {name: entry for name, entry in built.items() if entry is not None}
+            entries["val"] = self._val(nodes["val"], nodes.get("train"))
+        return {name: entry for name, entry in entries.items() if entry is not None}
 
-    def _inherit(self, val: Node, train: Node) -> None:
-        """Let val take from train what it does not set, where both have the same mode."""
-        if "mode" in val.value and val.value["mode"].value != train.value.get("mode", val).value:
-            return
-        for key in train.value.keys() - val.value.keys() - {"phase", "name"}:
-            val.value[key], val.key_marks[key] = train.value[key], train.key_marks[key]
+    def _val(self, val: Node, train: Node | None) -> Entry | None:
+        """val takes from train what it does not set; what is wrong with that is said once, of train."""
+        given = train.value if train else {}
+        same = "mode" not in val.value or ("mode" in given and val.value["mode"].value == given["mode"].value)
+        shared = set(given) if same else {yaml_name(name) for name in options_of(DatasetFlags)} - {"mode"}
+        for key in [key for key in given if key in shared - val.value.keys() - {"phase", "name"}]:
+            val.value[key], val.key_marks[key] = given[key], train.key_marks[key] if train else val.mark
+        known, first = set(self.problems), len(self.problems)
+        entry = self._dataset("val", val)
+        found, self.problems[first:] = self.problems[first:], []
+        for mark, text in found:
+            missing = mark == val.mark  # what val lacks, train lacks
+            of_train = (train.mark if train and missing else mark, text.replace("datasets.val", "datasets.train"))
+            if of_train not in known and (train or not missing):
+                self.problems.append((mark, text))
+        return entry
 
     def _dataset(self, name: str, node: Node) -> Entry | None:
         flags, taken = self._flags(node, DatasetFlags, f"datasets.{name}")
-        component = INVALID
-        if "mode" in node.value:
-            cls = registry.find("dataset", str(node.value["mode"].value))
-            options = Node(dict(node.value), node.mark, node.key_marks)
-            if cls is not None and "phase" in options_of(cls):
-                options.value.setdefault("phase", Node(name, node.mark))
-            elif cls is not None:
-                options.value.pop("phase", None)  # DLAS's phase, for a dataset that makes no difference
-            component = self.converter.component("dataset", node.value["mode"], options, taken)
-        return self._entry(name, node, flags, component)
+        options = Node(dict(node.value), node.mark, node.key_marks)
+        cls = self._class("dataset", node, "mode")
+        if cls is not None and "phase" in options_of(cls):
+            options.value.setdefault("phase", Node(name, node.mark))
+        elif cls is not None:
+            options.value.pop("phase", None)  # DLAS's phase, for a dataset that makes no difference
+        return self._entry(name, node, flags, self._component("dataset", node, "mode", options, taken))
+
+    def _class(self, kind: str, node: Node, key: str) -> Any:
+        """The class that an entry names under `key`, or None."""
+        name = node.value.get(key)
+        return registry.find(kind, name.value) if name is not None and isinstance(name.value, str) else None
+
+    def _component(self, kind: str, node: Node, key: str, options: Node, taken: Set[str] = frozenset()) -> Any:
+        """The component that an entry names under `key`; where that is no text the entry's flags have said so."""
+        name = node.value.get(key)
+        if name is None or not isinstance(name.value, str):
+            return INVALID
+        return self.converter.component(kind, name, options, taken)
 
     def _entry(self, name: str, node: Node, flags: Any, component: Any) -> Entry | None:
         if flags is INVALID:
@@ -176,20 +215,30 @@ class _Reader:
                 node.value["which_model"] = node.value.pop(legacy)
                 node.key_marks["which_model"] = node.key_marks[legacy]
         flags = self.converter.dataclass(node, NetworkFlags, f"networks.{name}")
-        component = INVALID
         kwargs = node.value.get("kwargs", Node({}, node.mark))
-        if "which_model" in node.value and isinstance(kwargs.value, dict):
-            component = self.converter.component("network", node.value["which_model"], kwargs)
+        component = INVALID
+        if isinstance(kwargs.value, dict):
+            component = self._component("network", node, "which_model", kwargs)
         return self._entry(name, node, flags, component)
+
+    def _steps(self) -> list[StepEntry]:
+        """The steps in order, without those whose own flags are wrong."""
+        section = self.root.value.get("steps")
+        if section is not None and section.value == {}:
+            self.problems.append((section.mark, "steps is empty: nothing would be trained"))
+        steps = [self._step(name, node) for name, node in self._entries(self.root, "steps").items()]
+        return [step for step in steps if step is not None]
 
     def _step(self, name: str, node: Node) -> StepEntry | None:
         flags = self.converter.dataclass(node, StepFlags, f"steps.{name}")
         injectors = [self._injector(name, key, child) for key, child in self._entries(node, "injectors").items()]
         losses = [self._loss(name, key, child) for key, child in self._entries(node, "losses").items()]
-        if not losses:
+        section = node.value.get("losses")
+        if section is None or not section.value:
             self.problems.append((node.mark, f"steps.{name} has no losses: it would train nothing"))
-        if flags is INVALID or None in injectors or None in losses:
+        if flags is INVALID:
             return None
+        self.named += [(network, node.value["training"].mark) for network in flags.training]
         return StepEntry(
             name=name, mark=node.mark, flags=flags,
             injectors=[entry for entry in injectors if entry], losses=[entry for entry in losses if entry],
@@ -197,18 +246,23 @@ class _Reader:
 
     def _injector(self, step: str, name: str, node: Node) -> Entry | None:
         flags, taken = self._flags(node, InjectorFlags, f"injector {step}.{name}")
-        component = (
-            self.converter.component("injector", node.value["type"], node, taken) if "type" in node.value else INVALID
-        )
+        component = self._component("injector", node, "type", node, taken)
+        cls = self._class("injector", node, "type")
+        if cls is not None and flags is not INVALID and not _takes_any_number(cls):
+            self._check_count(f"injector {name}", node, len(flags.in_), input_names(cls))
         return self._entry(name, node, flags, component)
+
+    def _check_count(self, what: str, node: Node, given: int, inputs: dict[str, bool]) -> None:
+        """As many keys under `in` as the class's forward() takes."""
+        if not sum(inputs.values()) <= given <= len(inputs):
+            needs = ", ".join(key if required else f"[{key}]" for key, required in inputs.items()) or "nothing"
+            self.problems.append((node.value["in"].mark, f"{what}: `in` needs {needs}, got {given} key(s)"))
 
     def _loss(self, step: str, name: str, node: Node) -> LossEntry | None:
         flags, taken = self._flags(node, LossFlags, f"loss {step}.{name}")
-        cls = registry.find("loss", str(node.value["type"].value)) if "type" in node.value else None
+        cls = self._class("loss", node, "type")
         inputs = input_names(cls) if cls is not None else {}
-        component = INVALID
-        if "type" in node.value:
-            component = self.converter.component("loss", node.value["type"], node, taken | inputs.keys())
+        component = self._component("loss", node, "type", node, taken | inputs.keys())
         if flags is INVALID:
             return None
         reads = self._loss_reads(name, node, flags, inputs) if cls is not None else {}
@@ -223,34 +277,27 @@ class _Reader:
         if flags.in_ is not None:
             if named:
                 self.problems.append((node.mark, f"loss {name}: give either `in` or {', '.join(named)}, not both"))
-            required = sum(inputs.values())
-            if not required <= len(flags.in_) <= len(inputs):
-                message = f"loss {name}: `in` needs {', '.join(inputs)}, got {len(flags.in_)} keys"
-                self.problems.append((node.value["in"].mark, message))
+            self._check_count(f"loss {name}", node, len(flags.in_), inputs)
             return dict(zip(inputs, flags.in_, strict=False))
         for key, required in inputs.items():
             if required and key not in named:
                 self.problems.append((node.mark, f"loss {name}: {key} is missing: the state key that it reads"))
         return {key: str(self.converter.convert(child, str, f"loss {name}.{key}")) for key, child in named.items()}
 
-    def _check_networks(self, networks: Set[str], steps: list[StepEntry]) -> None:
+    def _check_networks(self, steps: list[StepEntry]) -> None:
         """Networks that are named must exist, and one that nothing names is a mistake."""
         section = self.root.value.get("networks")
-        named = [(reference.name, reference.mark) for reference in self.converter.networks]
-        for step in steps:
-            mark = self._at(step, "training")
-            named += [(name, mark) for name in step.flags.training]
-        samples = self.root.value.get("samples")
-        if samples is not None and isinstance(samples.value, dict) and "network" in samples.value:
-            named.append((samples.value["network"].value, samples.value["network"].mark))
-        for name, mark in named:
-            if name not in networks:
-                self.problems.append((mark, f"there is no network {name!r}{did_you_mean(str(name), networks)}"))
         if section is None or not isinstance(section.value, dict):
             return
-        for name in networks - {name for name, _ in named}:
+        samples = self.root.value.get("samples")
+        named = self.named + [(reference.name, reference.mark) for reference in self.converter.networks]
+        if samples is not None and isinstance(samples.value, dict) and "network" in samples.value:
+            network = samples.value["network"]
+            named += [(network.value, network.mark)] if isinstance(network.value, str) else []
+        for name, mark in named:
+            if name not in section.value:
+                self.problems.append((mark, f"there is no network {name!r}{did_you_mean(name, section.value)}"))
+        if len(steps) < len(self._entries(self.root, "steps")):
+            return  # a step that could not be read may use any of them
+        for name in section.value.keys() - {name for name, _ in named}:
             self.problems.append((section.key_marks[name], f"network {name!r} is used nowhere"))
-
-    def _at(self, step: StepEntry, key: str) -> Mark:
-        node = self.root.value["steps"].value[step.name]
-        return node.value[key].mark if key in node.value else node.mark

@@ -7,21 +7,25 @@ Schema read their fields, types, defaults and "Args:" texts. `codes/entries.py` 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from codes.registry import Output, Range
 
 LearningRateScheme = Literal["constant", "MultiStepLR", "CosineAnnealingLR_Restart", "inverse_sqrt"]
 
 
-def positive(**values: float | None) -> None:
-    """Raise ValueError for the first value that is neither None nor above 0."""
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+Count = Annotated[int, Range(least=1)]
+AtLeastZero = Annotated[int, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(least=0, below=1)]  # of decays: 1 would keep everything for ever
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathOptions:
     """Where things are. A relative path is looked for beside the YAML, beside its folder, then where you are.
+
+    One given on the command line is looked for where you are first. `root` is written, hence always where you are.
 
     Args:
         root: folder of all runs; this one is root/name
@@ -31,7 +35,7 @@ class PathOptions:
         optimizer_reset: continue with fresh optimizers
     """
 
-    root: Path = Path("runs")
+    root: Annotated[Path, Output()] = Path("runs")
     pretrain_model: dict[str, Path] = field(default_factory=dict)
     strict_load: bool = True
     resume_state: Path | None = None
@@ -60,27 +64,23 @@ class TrainOptions:
         max_nonfinite_steps: stop after so many steps in a row whose gradients were not finite
     """
 
-    niter: int
-    warmup_iter: int = -1
-    mega_batch_factor: int = 1
-    val_freq: int | None = None
+    niter: Count
+    warmup_iter: Annotated[int, Range(least=-1)] = -1
+    mega_batch_factor: Count = 1
+    val_freq: Count | None = None
     default_lr_scheme: LearningRateScheme = "constant"
-    gen_lr_steps: list[int] = field(default_factory=list)
-    lr_gamma: float = 0.5
-    restarts: list[int] = field(default_factory=list)
-    restart_weights: list[float] = field(default_factory=list)
-    T_period: list[int] = field(default_factory=list)
-    eta_min: float = 0.0
+    gen_lr_steps: list[Count] = field(default_factory=list)
+    lr_gamma: Positive = 0.5
+    restarts: list[Count] = field(default_factory=list)
+    restart_weights: list[NotNegative] = field(default_factory=list)
+    T_period: list[Count] = field(default_factory=list)
+    eta_min: NotNegative = 0.0
     ema_enabled: bool = False
-    ema_rate: float = 0.999
+    ema_rate: Share = 0.999
     manual_seed: int = 0
-    max_nonfinite_steps: int = 20
+    max_nonfinite_steps: Count = 20
 
     def __post_init__(self) -> None:
-        positive(niter=self.niter, mega_batch_factor=self.mega_batch_factor, val_freq=self.val_freq)
-        positive(max_nonfinite_steps=self.max_nonfinite_steps)
-        if not 0 <= self.ema_rate < 1:
-            raise ValueError(f"ema_rate must be in [0, 1), got {self.ema_rate}")
         if self.restart_weights and len(self.restart_weights) != len(self.restarts):
             raise ValueError("restart_weights needs one factor for each of restarts")
 
@@ -95,13 +95,9 @@ class LoggerOptions:
         num_checkpoints: how many of the newest checkpoints are kept, besides the best and the final one
     """
 
-    print_freq: int = 100
-    save_checkpoint_freq: int | None = None
-    num_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        positive(print_freq=self.print_freq, save_checkpoint_freq=self.save_checkpoint_freq)
-        positive(num_checkpoints=self.num_checkpoints)
+    print_freq: Count = 100
+    save_checkpoint_freq: Count | None = None
+    num_checkpoints: Count = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +109,8 @@ class EvalOptions:
         baselines: compare with FLAC and with the entropy of single samples on the same audio
     """
 
-    max_batches: int | None = None
+    max_batches: Count | None = None
     baselines: bool = True
-
-    def __post_init__(self) -> None:
-        positive(max_batches=self.max_batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,20 +131,15 @@ class SampleOptions:
     """
 
     network: str
-    every: int | None = None
-    num: int = 2
-    prompt_frames: int
-    new_frames: int
-    given_channel: int | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    every: Count | None = None
+    num: Count = 2
+    prompt_frames: AtLeastZero
+    new_frames: Count
+    given_channel: AtLeastZero | None = None
+    temperature: Positive = 1.0
+    top_k: AtLeastZero = 0
+    top_p: Annotated[float, Range(above=0, most=1)] = 1.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive(every=self.every, num=self.num, new_frames=self.new_frames, temperature=self.temperature)
-        if self.prompt_frames < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("prompt_frames and top_k must be 0 or more, top_p in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +173,8 @@ class ExperimentOptions:
     model: str = "extensibletrainer"
     scale: int = 1
     plugins: list[str] = field(default_factory=list)
-    gpu_ids: list[int] = field(default_factory=lambda: [0])
-    start_step: int = -1
+    gpu_ids: list[AtLeastZero] = field(default_factory=lambda: [0])
+    start_step: Annotated[int, Range(least=-1)] = -1
     checkpointing_enabled: bool = False
     fp16: bool = False
     bf16: bool = False

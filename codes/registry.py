@@ -11,15 +11,19 @@ nothing else.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import pkgutil
 import re
 import sys
 import traceback
+import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +46,39 @@ class Option:
     def required(self) -> bool:
         """Whether the YAML must give it."""
         return self.default is MISSING
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """Which numbers an option takes: ``Annotated[int, Range(least=1)]``.
+
+    Args:
+        above: the value is larger than this
+        least: the value is at least this
+        below: the value is smaller than this
+        most: the value is at most this
+    """
+
+    above: float = -math.inf
+    least: float = -math.inf
+    below: float = math.inf
+    most: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies inside."""
+        return self.above < value < self.below and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        lower = f"at least {self.least:g}" if self.least > self.above else f"above {self.above:g}"
+        upper = f"at most {self.most:g}" if self.most < self.below else f"below {self.below:g}"
+        bounds = [text for text, bound in ((lower, max(self.least, self.above)), (upper, min(self.most, self.below)))
+                  if math.isfinite(bound)]  # fmt: skip
+        return " and ".join(bounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Marks a path that is written: it is taken as it is, where other paths are looked for in several folders."""
 
 
 class Registered:
@@ -78,7 +115,8 @@ def _register(cls: type[Registered]) -> None:
     name = snake_case(cls.__name__, cls.kind)
     classes = _CLASSES[cls.kind]
     known = classes.get(name)
-    if known is not None and _source(known) != _source(cls):
+    same = known is not None and (_source(known), known.__qualname__) == (_source(cls), cls.__qualname__)
+    if known is not None and not same:
         raise ValueError(
             f"{cls.kind} {name!r} of {_source(cls)} is already defined in {_source(known)}: "
             f"rename the class {cls.__name__}"
@@ -107,15 +145,16 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        _BROKEN[name] = _reason(error)
+        _BROKEN[name] = reason(error)
         return None
 
 
-def _reason(error: BaseException) -> str:
-    """The error in one line with the place in the file that raised it."""
+def reason(error: BaseException, file: str = "") -> str:
+    """The error in one line, with the place that raised it: in that file, where it was there."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
 
 
@@ -125,12 +164,13 @@ def load_plugin(path: Path) -> None:
     Raises:
         ImportError: the file is missing or raises; the message names the file, the line and the reason.
     """
+    discover()  # first, so that a name that is taken is the plug-in's mistake
     path = path.resolve()
     name = f"{_PLUGIN}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     if not path.is_file():
-        raise ImportError(f"plug-in {path} does not exist")
+        raise ImportError(f"plug-in {path} {'is not a file' if path.exists() else 'does not exist'}")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"plug-in {path} is not a Python file (its name must end in .py)")
@@ -138,9 +178,19 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+        for cls in [cls for classes in _CLASSES.values() for cls in classes.values() if cls.__module__ == name]:
+            _check_signature(cls)
+    except (Exception, SystemExit) as error:
         _forget(name)
-        raise ImportError(f"plug-in {path} cannot be loaded: {_reason(error)}") from error
+        raise ImportError(f"plug-in {path} cannot be loaded: {reason(error, str(path))}") from error
+
+
+def _check_signature(cls: type) -> None:
+    """The constructor of a user's class must be readable as a schema."""
+    try:
+        options_of(cls)
+    except (NameError, TypeError, AttributeError) as error:
+        raise TypeError(f"the annotations of {cls.__name__}.__init__ cannot be read: {error}") from error
 
 
 def _forget(module: str) -> None:
@@ -168,17 +218,18 @@ def broken() -> dict[str, str]:
     return dict(_BROKEN)
 
 
-def options_of(cls: type) -> dict[str, Option]:
+@functools.cache
+def options_of(cls: type) -> Mapping[str, Option]:
     """The options of a registered class or a dataclass: its constructor's arguments, or its fields."""
     docs = argument_docs(cls)
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
     found = {}
     for name, parameter in list(inspect.signature(cls).parameters.items()):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = MISSING if parameter.default is parameter.empty else _default_of(cls, name, parameter.default)
         found[name] = Option(name, hints.get(name, Any), default, docs.get(name.rstrip("_"), ""))
-    return found
+    return types.MappingProxyType(found)
 
 
 def _default_of(cls: type, name: str, default: Any) -> Any:

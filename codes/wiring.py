@@ -4,6 +4,7 @@ Found here: keys that are read before any dataset or injector wrote them, keys t
 dataset's, and outputs that nobody reads (a warning).
 """
 
+from codes import registry
 from codes.convert import did_you_mean
 from codes.entries import Entry, StepEntry
 from codes.yaml_source import Mark
@@ -23,12 +24,22 @@ def check(datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems
     written: dict[str, Mark] = {}
     read: set[str] = set()
     for phase, entry in datasets.items():
-        if entry.component is None:
-            continue
-        keys = entry.component.cls.provided_keys(entry.component.options)
-        _walk(steps, phase, keys, complete, problems, written, read)
+        keys = _provided(entry, problems)
+        _walk(steps, phase, keys or {}, complete and keys is not None, problems, written, read)
     unread = {key: mark for key, mark in written.items() if key not in read and not key.startswith("_")}
     return [f"{mark}: nobody reads {key!r}" for key, mark in unread.items()]
+
+
+def _provided(entry: Entry, problems: Problems) -> dict[str, str] | None:
+    """The keys that a dataset provides, or None where that is not known."""
+    if entry.component is None:
+        return None
+    try:
+        return entry.component.cls.provided_keys(entry.component.options)
+    except Exception as error:  # a plug-in's method may raise anything
+        message = f"dataset {entry.component.type}: provided_keys() failed: {registry.reason(error)}"
+        problems.append((entry.component.mark, message))
+        return None
 
 
 def _walk(
@@ -57,7 +68,7 @@ def _walk(
         for loss in step.losses:
             for key in loss.reads.values():
                 read(key, loss)
-        _check_step_outputs(step, own, problems)
+        _check_step_outputs(step, problems)
         kept = own if step.flags.step_outputs is None else {k: own[k] for k in step.flags.step_outputs if k in own}
         known.update(kept)
 
@@ -72,7 +83,9 @@ def _write(key: str, entry: Entry, known: dict[str, Mark | None], own: dict[str,
     own.setdefault(key, entry.mark)
 
 
-def _check_step_outputs(step: StepEntry, own: dict[str, Mark], problems: Problems) -> None:
+def _check_step_outputs(step: StepEntry, problems: Problems) -> None:
+    outputs = {key for entry in step.injectors for key in entry.flags.out}
     for key in step.flags.step_outputs or []:
-        if key not in own:
-            problems.append((step.mark, f"step_outputs of {step.name}: {key!r} is not written{did_you_mean(key, own)}"))
+        if key not in outputs:
+            hint = did_you_mean(key, outputs)
+            problems.append((step.mark, f"step_outputs of {step.name}: {key!r} is not written{hint}"))
