@@ -35,7 +35,7 @@ class Forecast:
 class ForecastState:
     """What a forecaster carries from token to token. Sequences start at ``origin`` frames."""
 
-    predictor: PredictorState
+    predictors: list[PredictorState]
     errors: Tensor  # (B, C, K, E) float64, weighted sums of past absolute residuals
     frames: int  # frames in those sums
     residuals: Tensor  # (B, history * C + N) float32, of the blend, after history * C zeros
@@ -58,16 +58,21 @@ class Forecaster(nn.Module):
         self.options = options
         self.num_channels = num_channels
         self.bits = bits
-        self.predictor = LinearPredictor(options, num_channels)
-        memories, scales = len(options.memory_frames), len(options.scale_frames)
+        predictors = [LinearPredictor(options, num_channels)]
+        if options.long_taps:
+            predictors.append(LinearPredictor(options, num_channels, long=True))
+        self.predictors = nn.ModuleList(predictors)
+        self.block = predictors[-1].block  # frames; every predictor may start at its edges
+        memories, scales = sum(len(predictor.memories) for predictor in predictors), len(options.scale_frames)
         self.history = options.history * num_channels
+        self.num_memories = memories
         self.num_offsets = memories + 1
         self.num_features = memories * scales + 1 + (num_channels - 1) + memories + self.history + 1
 
     def origin(self, context: int) -> int:
         """The frame from which running errors are kept, for sequences whose first ``context`` tokens are not scored."""
         frames = max(context // self.num_channels - self.options.warm_up_frames, 0)
-        return frames // self.options.block_frames * self.options.block_frames
+        return frames // self.block * self.block
 
     @torch.no_grad()
     def forward(self, ids: Tensor, context: int) -> Forecast:
@@ -80,6 +85,9 @@ class Forecaster(nn.Module):
             forecast.anchor[:, kept], forecast.offsets[:, kept], forecast.log_unit[:, kept], forecast.features[:, kept]
         )
 
+    def _predictors(self) -> list[LinearPredictor]:
+        return list(self.predictors)  # type: ignore[arg-type]
+
     def _values(self, ids: Tensor) -> Tensor:
         return ids.double() - 2 ** (self.bits - 1)
 
@@ -90,7 +98,7 @@ class Forecaster(nn.Module):
 
     def _forecast(self, values: Tensor, origin: int) -> tuple[Forecast, Tensor, Tensor]:
         """values (B, F, C) -> the forecast from frame origin on, final error sums, residuals of the blend."""
-        predictions = self.predictor(values, origin)  # (B, F, C, K)
+        predictions = torch.cat([predictor(values, origin) for predictor in self.predictors], -1)  # (B, F, C, K)
         previous = self._lags(values.flatten(1), self.num_channels)[:, origin * self.num_channels :, 0]
         values = values[:, origin:]
         sums = self._running_sums((values[..., None] - predictions).abs())  # (B, F + 1, C, K, E)
@@ -171,9 +179,9 @@ class Forecaster(nn.Module):
         batch, channels = len(ids), self.num_channels
         residuals = torch.zeros(batch, self.history + tokens, device=ids.device)
         log_units = torch.zeros(batch, channels - 1 + tokens, device=ids.device)
-        shape = (batch, channels, len(self.options.memory_frames), len(self.options.scale_frames))
+        shape = (batch, channels, self.num_memories, len(self.options.scale_frames))
         state = ForecastState(
-            self.predictor.start(values, -(-tokens // channels)),
+            [predictor.start(values, -(-tokens // channels)) for predictor in self._predictors()],
             torch.zeros(shape, dtype=torch.float64, device=ids.device),
             max(values.shape[1] - origin, 0),
             residuals,
@@ -190,7 +198,8 @@ class Forecaster(nn.Module):
         """The forecast (N = 1) of a token, all tokens before it being known to the state."""
         channels = self.num_channels
         channel = token % channels
-        predictions = self.predictor.predict(state.predictor, token)[:, None]
+        pairs = zip(self._predictors(), state.predictors, strict=True)
+        predictions = torch.cat([predictor.predict(own, token) for predictor, own in pairs], -1)[:, None]
         frames = torch.tensor([state.frames], device=predictions.device)
         logs = self._log_errors(state.errors[:, None, channel : channel + 1], frames)[:, :, 0]
         blend, log_unit = self._blend(predictions, logs)
@@ -198,8 +207,8 @@ class Forecaster(nn.Module):
         state.log_units[:, token + channels - 1] = log_unit[:, 0]
         past = state.residuals[:, None, token : token + self.history]
         units = state.log_units[:, None, token : token + channels - 1]
-        place = self.predictor.taps * channels + token - channels
-        previous = state.predictor.values[:, place : place + 1]
+        place = self._predictors()[0].taps * channels + token - channels
+        previous = state.predictors[0].values[:, place : place + 1]
         return self._assemble(predictions, logs, blend, log_unit, past, units, previous)
 
     def update(self, state: ForecastState, token: int, ids: Tensor) -> None:
@@ -211,6 +220,7 @@ class Forecaster(nn.Module):
         errors = (values[:, None] - state.predictions).abs()[..., None]
         state.errors[:, channel].mul_(self._decays(ids.device)).add_(errors)
         state.residuals[:, token + self.history] = (values - state.blend).float()
-        self.predictor.update(state.predictor, token, values)
+        for predictor, own in zip(self._predictors(), state.predictors, strict=True):
+            predictor.update(own, token, values)
         if channel == self.num_channels - 1:
             state.frames += 1

@@ -46,7 +46,7 @@ class Stepper:
 
     def _edge(self, known: int) -> int:
         forecaster = self.network.forecaster
-        tokens = self.network.num_channels * (forecaster.options.block_frames if forecaster else 1)
+        tokens = self.network.num_channels * (forecaster.block if forecaster else 1)
         return max(known // tokens * tokens, 0)
 
     def _prefill(self, ids: Tensor, length: int) -> None:

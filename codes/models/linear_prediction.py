@@ -4,8 +4,8 @@ The classical lossless coders live from this: predict a sample from the recent s
 samples of the other channels and the samples of the same frame that come before it, with coefficients fitted to the
 past alone. Here the fit is exponentially weighted least squares, solved anew every ``block_frames`` frames from the
 covariance of all frames before the block, so a whole batch of chunks is predicted with a few batched operations, and
-a decoder that knows the past repeats it. Several memories (forgetting factors) run side by side; the network weighs
-them.
+a decoder that knows the past repeats it. Several memories (forgetting factors) run side by side, and next to them a
+predictor of many taps, renewed less often, that resolves low and close tones; the network weighs them.
 
 With z_t the last taps + 1 frames as one vector, S_j the sum of z z' over block j, e_j the mean square of what a fixed
 predictor (the second difference) leaves of it, and d = (1 - 1/memory) ** block:
@@ -33,6 +33,10 @@ class LinearPrediction:
         other_taps: recent samples of every other channel that a prediction uses.
         memory_frames: one predictor each; its fit forgets with this time constant, in frames.
         block_frames: frames for which the coefficients stay as they are.
+        long_taps: as own_taps, for a second set of predictors with long windows; 0 is off.
+        long_other_taps: as other_taps, for the second set.
+        long_memory_frames: as memory_frames, for the second set.
+        long_block_frames: as block_frames, for the second set; a multiple of block_frames.
         scale_frames: time constants, in frames, of the running mean errors that the network is told.
         history: past residuals of every channel that the network is told.
         warm_up_frames: frames of the context over which running mean errors warm up before the first scored token.
@@ -44,6 +48,10 @@ class LinearPrediction:
     other_taps: int = 16
     memory_frames: list[float] = dataclasses.field(default_factory=lambda: [60.0, 120.0, 250.0, 600.0, 2000.0])
     block_frames: int = 32
+    long_taps: int = 128
+    long_other_taps: int = 16
+    long_memory_frames: list[float] = dataclasses.field(default_factory=lambda: [5000.0])
+    long_block_frames: int = 128
     scale_frames: list[float] = dataclasses.field(default_factory=lambda: [8.0, 32.0, 256.0])
     history: int = 8
     warm_up_frames: int = 256
@@ -53,11 +61,14 @@ class LinearPrediction:
     def __post_init__(self) -> None:
         _require(self.own_taps >= 2, "own_taps", self.own_taps, "at least 2")
         _require(self.block_frames >= 1, "block_frames", self.block_frames, "at least 1")
-        for name in ("other_taps", "history", "warm_up_frames"):
+        for name in ("other_taps", "long_other_taps", "history", "warm_up_frames"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("memory_frames", "scale_frames"):
+        for name in ("memory_frames", "long_memory_frames", "scale_frames"):
             values = getattr(self, name)
             _require(len(values) > 0 and min(values) > 1, name, values, "one or more numbers above 1")
+        multiple = self.long_block_frames > 0 and self.long_block_frames % self.block_frames == 0
+        _require(multiple, "long_block_frames", self.long_block_frames, f"a multiple of {self.block_frames}")
+        _require(self.long_taps == 0 or self.long_taps >= 2, "long_taps", self.long_taps, "0 (off) or at least 2")
         _require(0 <= self.weighting <= 1, "weighting", self.weighting, "0 to 1")
         _require(self.ridge > 0, "ridge", self.ridge, "above 0")
 
@@ -79,33 +90,36 @@ class PredictorState:
 class LinearPredictor(nn.Module):
     """Predicts every sample of interleaved channels from the samples before it; has no parameters.
 
-    K memories, C channels, P = own_taps + (C - 1) * other_taps regressors, W = (taps + 1) * C window places.
+    K memories, C channels, P = own_taps + (C - 1) * other_taps regressors, W = (taps + 1) * C window places. ``long``
+    chooses the second set of options.
     """
 
     places: Tensor  # (C, P) int64, the regressors of each channel in the window
 
-    def __init__(self, options: LinearPrediction, num_channels: int) -> None:
+    def __init__(self, options: LinearPrediction, num_channels: int, long: bool = False) -> None:
         super().__init__()
         self.options = options
         self.num_channels = num_channels
-        self.block = options.block_frames
-        self.taps = max(options.own_taps, options.other_taps)
+        self.block = options.long_block_frames if long else options.block_frames
+        self.own_taps = options.long_taps if long else options.own_taps
+        self.other_taps = options.long_other_taps if long else options.other_taps
+        self.memories = options.long_memory_frames if long else options.memory_frames
+        self.taps = max(self.own_taps, self.other_taps)
         self.window = (self.taps + 1) * num_channels
-        self.num_memories = len(options.memory_frames)
         places = torch.tensor([self._regressors(channel) for channel in range(num_channels)])
         self.register_buffer("places", places, persistent=False)
 
     def _regressors(self, channel: int) -> list[int]:
         """Places of a channel's regressors in the window, which holds frames t - taps .. t, channels interleaved."""
-        lags = [(lag, channel) for lag in range(1, self.options.own_taps + 1)]
+        lags = [(lag, channel) for lag in range(1, self.own_taps + 1)]
         for other in range(self.num_channels):
             if other != channel:  # channels before this one are known at the same frame: lag 0
                 first = 0 if other < channel else 1
-                lags += [(lag, other) for lag in range(first, first + self.options.other_taps)]
+                lags += [(lag, other) for lag in range(first, first + self.other_taps)]
         return [(self.taps - lag) * self.num_channels + other for lag, other in lags]
 
     def _decays(self, device: torch.device) -> Tensor:
-        memories = torch.tensor(self.options.memory_frames, dtype=torch.float64, device=device)
+        memories = torch.tensor(self.memories, dtype=torch.float64, device=device)
         return ((1 - 1 / memories) ** self.block)[:, None, None]  # (K, 1, 1)
 
     @torch.no_grad()
@@ -114,7 +128,7 @@ class LinearPredictor(nn.Module):
 
         Args:
             values: (B, F, C) float64, samples as centred integers.
-            first: a multiple of ``block_frames``.
+            first: a multiple of the block.
 
         Returns:
             (B, F - first, C, K) float64 predictions, one for each memory.
@@ -133,7 +147,7 @@ class LinearPredictor(nn.Module):
 
     def _pasts(self, windows: Tensor, first: int) -> Tensor:
         """Covariances before each block from ``first`` on: (B, n, Q, W) -> (B, n - first, K, W, W)."""
-        past = windows.new_zeros(len(windows), self.num_memories, self.window, self.window)
+        past = windows.new_zeros(len(windows), len(self.memories), self.window, self.window)
         decays = self._decays(windows.device)
         pasts = []
         for block in range(windows.shape[1]):
@@ -169,14 +183,14 @@ class LinearPredictor(nn.Module):
         """State after whole blocks of known samples.
 
         Args:
-            values: (B, F, C) float64 with F a multiple of ``block_frames``; may be empty.
+            values: (B, F, C) float64 with F a multiple of the block; may be empty.
             frames: how many frames the state must be able to reach.
         """
         batch, known, channels = values.shape
         assert known % self.block == 0, "a predictor starts at the edge of a block"
         buffer = values.new_zeros(batch, (self.taps + max(frames, known)) * channels)
         buffer[:, self.taps * channels : (self.taps + known) * channels] = values.flatten(1)
-        past = values.new_zeros(batch, self.num_memories, self.window, self.window)
+        past = values.new_zeros(batch, len(self.memories), self.window, self.window)
         decays = self._decays(values.device)
         windows = self._windows(buffer)
         for block in range(0, known, self.block):

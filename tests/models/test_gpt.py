@@ -11,7 +11,16 @@ from codes.models.gpt import Gpt
 from codes.models.linear_prediction import LinearPrediction
 
 PREDICTION = LinearPrediction(
-    own_taps=8, other_taps=4, block_frames=16, memory_frames=[100.0, 400.0], warm_up_frames=32, history=4
+    own_taps=8,
+    other_taps=4,
+    block_frames=16,
+    long_taps=12,
+    long_other_taps=2,
+    long_block_frames=32,
+    long_memory_frames=[300.0],
+    memory_frames=[100.0, 400.0],
+    warm_up_frames=32,
+    history=4,
 )
 KINDS: dict[str, dict[str, Any]] = {
     "predicted": {"bits": 16, "head": "logistics", "linear_prediction": PREDICTION, "input": "values", "context": 128},

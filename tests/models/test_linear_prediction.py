@@ -8,7 +8,16 @@ from codes.models.forecast import Forecaster
 from codes.models.linear_prediction import LinearPrediction, LinearPredictor
 
 OPTIONS = LinearPrediction(
-    own_taps=4, other_taps=3, block_frames=8, memory_frames=[30.0, 200.0], scale_frames=[4.0, 20.0], warm_up_frames=16
+    own_taps=4,
+    other_taps=3,
+    block_frames=8,
+    long_taps=12,
+    long_other_taps=2,
+    long_block_frames=16,
+    long_memory_frames=[300.0],
+    memory_frames=[30.0, 200.0],
+    scale_frames=[4.0, 20.0],
+    warm_up_frames=16,
 )
 
 
@@ -20,6 +29,9 @@ def stereo(frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
     left = 2000 * chord + rng.normal(0, 20, (batch, frames))
     right = 0.7 * left + 500 * np.sin(0.02 * time) + rng.normal(0, 20, (batch, frames))
     return torch.from_numpy(np.stack([left, right], -1).round())
+
+
+LONG = LinearPrediction(own_taps=12, other_taps=2, block_frames=16)  # as the second set of OPTIONS
 
 
 def reference(values: np.ndarray, options: LinearPrediction, memory: float) -> np.ndarray:
@@ -49,7 +61,7 @@ def reference(values: np.ndarray, options: LinearPrediction, memory: float) -> n
         for channel in range(channels):
             past = np.arange(block * options.block_frames)
             newest = regressors(frame, channel)
-            x = np.array([regressors(f, channel) for f in past]).reshape(len(past), len(newest))
+            x = np.array([regressors(f, channel) for f in range(len(past))]).reshape(len(past), len(newest))
             weights = decay ** (block - 1 - blocks[past]) / sizes[past] ** options.weighting
             covariance = (x * weights[:, None]).T @ x
             ridge = options.ridge + 1e-11 * np.trace(covariance)
@@ -66,6 +78,8 @@ def test_equals_a_slow_reference():
     for index, memory in enumerate(OPTIONS.memory_frames):
         expected = reference(values[0].numpy(), OPTIONS, memory)
         np.testing.assert_allclose(predictions[0, ..., index], expected, rtol=1e-6, atol=1e-3)
+    predictions = LinearPredictor(OPTIONS, 2, long=True)(values)
+    np.testing.assert_allclose(predictions[0, ..., 0], reference(values[0].numpy(), LONG, 300.0), rtol=1e-6, atol=1e-3)
 
 
 def test_first_frame_only_cuts():
@@ -91,7 +105,7 @@ def test_right_uses_the_left_of_its_own_frame_and_not_the_reverse():
     assert not torch.equal(before[:, 60, 1], after[:, 60, 1])
 
 
-@pytest.mark.parametrize("known", [0, 40])
+@pytest.mark.parametrize("known", [0, 48])
 def test_steps_equal_the_parallel_predictions(known: int):
     values = stereo(90, batch=2)
     predictor = LinearPredictor(OPTIONS, 2)
@@ -148,6 +162,8 @@ def test_running_errors_are_weighted_means_of_the_past():
         ("memory_frames", [], "one or more numbers above 1"),
         ("scale_frames", [1.0], "one or more numbers above 1"),
         ("weighting", 1.5, "0 to 1"),
+        ("long_block_frames", 40, "a multiple of 32"),
+        ("long_taps", 1, "0 .off. or at least 2"),
         ("ridge", 0.0, "above 0"),
     ],
 )
