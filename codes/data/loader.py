@@ -52,14 +52,23 @@ class _Stream(Sampler[list[tuple[int, int]]]):
         return epoch, int(self._order[at])
 
 
-class _Items(torch.utils.data.Dataset[dict[str, Any]]):
+class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     """What a worker process holds: the dataset, and the plug-ins without which it could not be unpickled."""
 
     def __init__(self, dataset: Dataset, seed: int, plugins: list[Path]) -> None:
         self.dataset, self.seed, self.plugins = dataset, seed, plugins
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = place
+    def __getitem__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
+        """The batch of these (epoch, index)."""
+        items = [self._item(epoch, index) for epoch, index in places]
+        try:
+            return collate(items)
+        except ValueError as error:
+            listed = ", ".join(f"{index} of epoch {epoch}" for epoch, index in places)
+            error.add_note(f"in {type(self.dataset).__name__}, a batch of the items {listed}")
+            raise
+
+    def _item(self, epoch: int, index: int) -> dict[str, Any]:
         try:
             return self.dataset.item(index, np.random.default_rng((self.seed, epoch, index)))
         except Exception as error:
@@ -84,14 +93,14 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         ValueError: the items' keys or shapes differ, with the key and the shapes.
     """
     batch: dict[str, Any] = {}
-    for key in items[0]:
+    for key in dict.fromkeys(key for item in items for key in item):
         if any(key not in item for item in items):
             raise ValueError(f"not every item of the batch has the key {key!r}")
         values = [item[key] for item in items]
-        if isinstance(values[0], (bool, int, float, np.number)):
+        if isinstance(values[0], (bool, int, float)):
             batch[key] = torch.tensor(values)
-        elif isinstance(values[0], (np.ndarray, torch.Tensor)):
-            tensors = [torch.as_tensor(value) for value in values]
+        elif isinstance(values[0], (np.ndarray, np.generic, torch.Tensor)):
+            tensors = [_tensor(value) for value in values]
             if len({tensor.shape for tensor in tensors}) > 1:
                 shapes = ", ".join(str(tuple(shape)) for shape in {tensor.shape for tensor in tensors})
                 raise ValueError(f"items of one batch differ in the shape of {key!r}: {shapes}")
@@ -99,6 +108,13 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             batch[key] = values
     return batch
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """An array, number or tensor as a tensor; of arrays that torch cannot share (reversed, read-only) a copy."""
+    if isinstance(value, np.ndarray) and not (value.flags.writeable and all(stride >= 0 for stride in value.strides)):
+        value = value.copy()
+    return torch.as_tensor(value)
 
 
 class Loader:
@@ -127,9 +143,9 @@ class Loader:
         self.position = 0  # batches taken
         self.waited_seconds = 0.0
         self._stream = _Stream(len(dataset), batch_size, seed, endless, rank, ranks)
-        items = _Items(dataset, seed, plugins or [])
+        self._batches = _Batches(dataset, seed, plugins or [])
         self._loader = DataLoader(
-            items, batch_sampler=self._stream, num_workers=num_workers, collate_fn=collate,
+            self._batches, batch_size=None, sampler=self._stream, num_workers=num_workers, collate_fn=_as_is,
             pin_memory=pin_memory, worker_init_fn=_one_thread, generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         self._iterator: Iterator[dict[str, Any]] | None = None
@@ -160,13 +176,19 @@ class Loader:
 
     def batch(self, number: int) -> dict[str, Any]:
         """One batch by number, made here and without moving the position."""
-        items = self._loader.dataset
-        return collate([items[place] for place in self._stream.batch(number)])
+        return self._batches[self._stream.batch(number)]
 
     def close(self) -> None:
-        """Stop the worker processes."""
+        """Stop the worker processes, also after an error, whose traceback would hold them until the collector comes."""
+        stop = getattr(self._iterator, "_shutdown_workers", None)
         self._iterator = None
+        if stop is not None:
+            stop()
 
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
