@@ -123,7 +123,9 @@ def test_counts_that_no_common_backward_can_weigh_are_refused(toys: Any) -> None
         step._ratio(group, tally, [4, 4])
 
 
-@pytest.mark.parametrize(("items", "parts", "sizes"), [(8, 1, [8]), (8, 4, [2] * 4), (7, 3, [3, 3, 1]), (5, 9, [1] * 5)])
+@pytest.mark.parametrize(
+    ("items", "parts", "sizes"), [(8, 1, [8]), (8, 4, [2] * 4), (7, 3, [3, 3, 1]), (5, 9, [1] * 5)]
+)
 def test_split_batch(items: int, parts: int, sizes: list[int]) -> None:
     batch = {"x": torch.arange(items), "path": [str(n) for n in range(items)]}
     split = split_batch(batch, parts)

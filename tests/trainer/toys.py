@@ -296,5 +296,3 @@ class ToyPlainLoss(Loss):
     def forward(self, real: Tensor, fake: Tensor) -> LossValue:
         SEEN.setdefault("plain_loss", []).append((real.dtype, fake.dtype))
         return (real - fake).abs().sum(), real.numel()
-
-
