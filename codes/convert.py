@@ -166,8 +166,13 @@ class Converter:
         A path given on the command line is looked for here first. One that exists nowhere is returned as written.
         """
         path = Path(os.path.expanduser(text))
-        folders = [Path.cwd(), *self.folders] if mark.file.startswith("<") else [*self.folders, Path.cwd()]
-        return next((folder / path for folder in folders if os.path.exists(folder / path)), path)
+        return next((folder / path for folder in self.searched(mark) if os.path.exists(folder / path)), path)
+
+    def searched(self, mark: Mark) -> list[Path]:
+        """The folders in which a relative path that stands at `mark` is looked for."""
+        here = Path.cwd()
+        folders = [here, *self.folders] if mark.file.startswith("<") else [*self.folders, here]
+        return list(dict.fromkeys(folders))
 
     def _annotated(self, node: Node, annotation: Any, key: str) -> Any:
         """A value with a Range, or a path that is not looked for."""

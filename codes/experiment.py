@@ -115,6 +115,10 @@ class _Reader:
             if not isinstance(node.value, str):
                 continue
             path = self.converter.path(node.value, node.mark)
+            if not path.exists():
+                searched = ", ".join(str(folder) for folder in self.converter.searched(node.mark))
+                self.problems.append((node.mark, f"plug-in {node.value} does not exist (looked in {searched})"))
+                continue
             try:
                 registry.load_plugin(path)
                 self.plugins.append(path.resolve())

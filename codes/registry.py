@@ -153,9 +153,9 @@ def reason(error: BaseException, file: str = "") -> str:
     """The error in one line, with the place that raised it: in that file, where it was there."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if file in ("", frame.filename)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def load_plugin(path: Path) -> None:

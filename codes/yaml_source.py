@@ -106,13 +106,24 @@ def _read_text(path: Path) -> str:
         raise OptionError([(mark, f"not UTF-8 text: byte 0x{raw[error.start]:02x}")]) from None
 
 
+def _mark(file: str, line: int, column: int, first: int) -> Mark:
+    """A place of PyYAML's, which counts from 0, in a text that begins at column `first`."""
+    return Mark(file, line + 1, column + (1 if line else first))
+
+
 def _mark_at(before: str, file: str) -> Mark:
     """The place that follows this text."""
     return Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]]) -> Node:
+def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]], column: int = 1) -> Node:
     """Parse YAML text into located values.
+
+    Args:
+        text: the YAML.
+        file: its name in the places.
+        problems: what is wrong is added here.
+        column: where the text begins in its first line.
 
     Raises:
         OptionError: the text is not YAML, with the place where it stops making sense.
@@ -122,7 +133,7 @@ def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]]) -> Node:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
-        mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
+        mark = _mark(file, at.line, at.column, column) if at else Mark(file, 1, column)
         raise OptionError([(mark, f"not valid YAML: {error.problem or error.context}")]) from None
     except ReaderError as error:
         mark = _mark_at(text[: error.position], file)
@@ -131,19 +142,20 @@ def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]]) -> Node:
         raise OptionError([(Mark(file, 1, 1), "not valid YAML: nested too deeply")]) from None
     if node is None:
         return Node(None, Mark(file, 1, 1))
-    return _Builder(file, problems).build(node, ())
+    return _Builder(file, problems, column).build(node, ())
 
 
 class _Builder:
     """Turns PyYAML's nodes into ours: aliases copied, merges flattened, duplicates and tags checked."""
 
-    def __init__(self, file: str, problems: list[tuple[Mark, str]]) -> None:
+    def __init__(self, file: str, problems: list[tuple[Mark, str]], column: int) -> None:
         self.file = file
+        self.column = column
         self.problems = problems
         self.count = 0
 
     def mark(self, node: yaml.Node) -> Mark:
-        return Mark(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+        return _mark(self.file, node.start_mark.line, node.start_mark.column, self.column)
 
     def build(self, node: yaml.Node, parents: tuple[int, ...]) -> Node:
         mark = self.mark(node)
@@ -243,11 +255,10 @@ def _apply_override(root: Node, override: str, problems: list[tuple[Mark, str]])
         problems.append((mark, "an override is key.sub=value, for example train.niter=1000"))
         return
     try:
-        value = parse_yaml(text, file, problems)
+        value = parse_yaml(text, file, problems, column=len(keys) + 2)
     except OptionError as error:
         problems.extend(error.problems)
         return
-    _move_marks(value, len(keys) + 1)
     *parents, last = keys.split(".")
     node = root
     for key in parents:
@@ -280,11 +291,3 @@ def _assign(node: Node, key: str, value: Node, mark: Mark, problems: list[tuple[
         node.value[int(key)] = value
     else:
         problems.append((mark, f"cannot set {key!r} in {node.describe()} at {node.mark}"))
-
-
-def _move_marks(node: Node, columns: int) -> None:
-    """Shift the places in an override's value past ``key=``."""
-    node.mark = dataclasses.replace(node.mark, column=node.mark.column + columns)
-    children = node.value.values() if isinstance(node.value, dict) else node.value
-    for child in children if isinstance(node.value, (dict, list)) else ():
-        _move_marks(child, columns)
