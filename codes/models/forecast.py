@@ -37,7 +37,8 @@ class ForecastState:
 
     predictors: list[PredictorState]
     errors: Tensor  # (B, C, K, E) float64, weighted sums of past absolute residuals
-    frames: int  # frames in those sums
+    weights: Tensor  # (E,) float64, of those sums: 1 in each frame instead of a residual
+    decays: Tensor  # (E,) float64
     residuals: Tensor  # (B, history * C + N) float32, of the blend, after history * C zeros
     log_units: Tensor  # (B, C - 1 + N) float32, after C - 1 zeros
     predictions: Tensor | None = None  # (B, K) of the token that is waited for
@@ -102,8 +103,8 @@ class Forecaster(nn.Module):
         previous = self._lags(values.flatten(1), self.num_channels)[:, origin * self.num_channels :, 0]
         values = values[:, origin:]
         sums = self._running_sums((values[..., None] - predictions).abs())  # (B, F + 1, C, K, E)
-        frames = torch.arange(values.shape[1], device=values.device)
-        logs = self._log_errors(sums[:, :-1], frames).flatten(1, 2)  # (B, N, K, E)
+        weights = self._weights(torch.arange(values.shape[1], device=values.device)[:, None])
+        logs = self._log_errors(sums[:, :-1], weights[:, None, None]).flatten(1, 2)  # (B, N, K, E)
         predictions = predictions.flatten(1, 2)
         blend, log_unit = self._blend(predictions, logs)
         residuals = (values.flatten(1) - blend).float()
@@ -123,11 +124,15 @@ class Forecaster(nn.Module):
         # float32: the result is only ever used as a logarithm
         return torch.einsum("etf,bfck->btcke", powers.float(), errors.float()).double()
 
-    def _log_errors(self, sums: Tensor, frames: Tensor) -> Tensor:
-        """Sums (B, F, C, K, E) over ``frames`` (F,) past frames -> log of the mean error, float32."""
-        decays = self._decays(sums.device)
-        weights = (1 - decays ** frames[:, None].clamp(min=1)) / (1 - decays)  # (F, E)
-        return (sums / weights[:, None, None] + FLOOR).log().float()
+    def _weights(self, frames: Tensor) -> Tensor:
+        """What `_running_sums` of ones gives after so many frames: (..., 1) -> (..., E) float64."""
+        decays = self._decays(frames.device)
+        return (1 - decays**frames) / (1 - decays)
+
+    @staticmethod
+    def _log_errors(sums: Tensor, weights: Tensor) -> Tensor:
+        """Sums (..., E) and their weights -> log of the mean error, float32."""
+        return (sums / weights.clamp(min=1) + FLOOR).log().float()
 
     def _blend(self, predictions: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions (B, N, K) and log errors (B, N, K, E) -> their blend (B, N) and its log error (B, N)."""
@@ -183,11 +188,12 @@ class Forecaster(nn.Module):
         state = ForecastState(
             [predictor.start(values, -(-tokens // channels)) for predictor in self._predictors()],
             torch.zeros(shape, dtype=torch.float64, device=ids.device),
-            max(values.shape[1] - origin, 0),
+            self._weights(torch.tensor([max(values.shape[1] - origin, 0)], device=ids.device)),
+            self._decays(ids.device),
             residuals,
             log_units,
         )
-        if state.frames == 0:
+        if values.shape[1] <= origin:
             return state, None
         forecast, state.errors, known = self._forecast(values, origin)
         residuals[:, self.history + origin * channels : self.history + ids.shape[1]] = known
@@ -200,8 +206,7 @@ class Forecaster(nn.Module):
         channel = token % channels
         pairs = zip(self._predictors(), state.predictors, strict=True)
         predictions = torch.cat([predictor.predict(own, token) for predictor, own in pairs], -1)[:, None]
-        frames = torch.tensor([state.frames], device=predictions.device)
-        logs = self._log_errors(state.errors[:, None, channel : channel + 1], frames)[:, :, 0]
+        logs = self._log_errors(state.errors[:, None, channel], state.weights)
         blend, log_unit = self._blend(predictions, logs)
         state.predictions, state.blend = predictions[:, 0], blend[:, 0]
         state.log_units[:, token + channels - 1] = log_unit[:, 0]
@@ -218,9 +223,9 @@ class Forecaster(nn.Module):
         values = self._values(ids)
         channel = token % self.num_channels
         errors = (values[:, None] - state.predictions).abs()[..., None]
-        state.errors[:, channel].mul_(self._decays(ids.device)).add_(errors)
+        state.errors[:, channel].mul_(state.decays).add_(errors)
         state.residuals[:, token + self.history] = (values - state.blend).float()
         for predictor, own in zip(self._predictors(), state.predictors, strict=True):
             predictor.update(own, token, values)
         if channel == self.num_channels - 1:
-            state.frames += 1
+            state.weights = state.weights * state.decays + 1

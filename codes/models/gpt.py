@@ -163,8 +163,9 @@ class Gpt(Network):
     def embed_window(self, ids: Tensor, first: int, forecast: Forecast | None) -> Tensor:
         """As `embed`, for ids (B, reach + N) that begin ``reach`` codes before token ``first``."""
         length = ids.shape[1] - self.reach
-        channels = torch.arange(first, first + length, device=ids.device) % self.num_channels
-        x = self.channel_embedding[channels].expand(len(ids), -1, -1)
+        repeats = 1 + -(-length // self.num_channels)
+        channels = self.channel_embedding.roll(-first, 0).repeat(repeats, 1)[:length]
+        x = channels.expand(len(ids), -1, -1)
         for input in self.inputs:
             x = x + input(ids[:, self.reach - input.reach :], first)  # type: ignore[operator]
         if self.forecaster is not None and forecast is not None:

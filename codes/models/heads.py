@@ -113,6 +113,9 @@ class LogisticsHead(nn.Module):
         num_features: features of the forecast, which also reach the output directly.
     """
 
+    start: Tensor  # (M, 3 + K)
+    narrows: Tensor  # (M,), 1 where the gate narrows a component
+
     def __init__(self, dim: int, bits: int, mixtures: int, num_offsets: int = 0, num_features: int = 0) -> None:
         super().__init__()
         self.bits, self.mixtures, self.num_offsets = bits, mixtures, num_offsets
@@ -122,6 +125,9 @@ class LogisticsHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(mixtures, 3 + num_offsets))
         self.gate = nn.Parameter(torch.zeros(())) if num_offsets else None
         self.register_buffer("start", self._start(), persistent=False)
+        narrows = torch.ones(mixtures)
+        narrows[-1] = 0.0 if mixtures > 1 else 1.0
+        self.register_buffer("narrows", narrows, persistent=False)
         self.broad = math.log(4.0) + bits * math.log(2)
 
     def _start(self) -> Tensor:
@@ -142,9 +148,8 @@ class LogisticsHead(nn.Module):
         log_scales = self.broad + output[..., 1]
         if self.gate is not None:
             unit = forecast.log_unit[..., None]
-            narrow = torch.tanh(self.gate * GATE_GAIN) * (unit - self.broad)
-            keeps_broad = torch.arange(self.mixtures, device=unit.device) == self.mixtures - 1
-            log_scales = log_scales + narrow.masked_fill(keeps_broad & (self.mixtures > 1), 0.0)
+            gate = torch.tanh(self.gate * GATE_GAIN) * self.narrows
+            log_scales = log_scales + gate * (unit - self.broad)
             means = (output[..., 3:] * forecast.offsets[..., None, :]).sum(-1) + output[..., 2] * unit.exp()
         else:
             means = output[..., 2] * log_scales.detach().exp()

@@ -53,13 +53,14 @@ class ValueInput(nn.Module):
         super().__init__()
         self.bits = bits
         self.num_waves = min(bits, 8)
+        self.register_buffer("rates", math.pi * 2.0 ** torch.arange(self.num_waves), persistent=False)
         self.linear = nn.Linear(2 + 2 * self.num_waves, dim, bias=False)
 
     def forward(self, ids: Tensor, first: int) -> Tensor:
         """ids (B, 1 + N) -> (B, N, dim)."""
         centred = ids[:, :-1].double() - 2 ** (self.bits - 1)
         value = (centred * 2.0 ** (1 - self.bits)).float()[..., None]  # -1 .. 1
-        angles = value * math.pi * 2.0 ** torch.arange(self.num_waves, device=ids.device)
+        angles = value * self.rates
         loudness = centred.asinh().float()[..., None] / (self.bits * math.log(2))
         return self.linear(torch.cat([value, loudness, angles.sin(), angles.cos()], -1))
 

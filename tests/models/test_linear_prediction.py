@@ -146,7 +146,8 @@ def test_running_errors_are_weighted_means_of_the_past():
     ids = stereo(50).flatten(1).long() + 32768
     forecaster = Forecaster(OPTIONS, 2, 16)
     errors = torch.rand(1, 50, 2, 2, dtype=torch.float64)
-    logs = forecaster._log_errors(forecaster._running_sums(errors)[:, :-1], torch.arange(50))
+    weights = forecaster._weights(torch.arange(50)[:, None])
+    logs = forecaster._log_errors(forecaster._running_sums(errors)[:, :-1], weights[:, None, None])
     weights = 0.75 ** torch.arange(30)
     expected = (errors[0, :30, 1, 0].flip(0) * weights).sum() / weights.sum()
     assert logs[0, 30, 1, 0, 0].exp().item() == pytest.approx(expected.item() + 0.02, rel=1e-4)
