@@ -5,8 +5,8 @@ small numbers in float32), the predictions as offsets from it, the running size 
 of features that does not depend on loudness: residuals of the past over that size, the disagreement of the
 predictors, and the running mean errors of each.
 
-Running mean errors over n past frames with decay a: sum_i a^i |r_(t-1-i)| / sum_i a^i. In parallel the sums are one
-product with a triangular matrix of powers.
+Running mean errors over n past frames with decay a: sum_i a^i |r_(t-1-i)| / sum_i a^i. In parallel the sums are
+products with triangular matrices of powers.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codes.models.linear_prediction import LinearPrediction, LinearPredictor, PredictorState
 
 SHARPNESS = 4.0  # predictors are blended by (running mean error) ** -SHARPNESS
+SEGMENT = 64  # frames in a segment of the running sums
 FLOOR = 0.02  # in steps of a sample: the running mean error of digital silence
 
 
@@ -38,7 +39,6 @@ class ForecastState:
     predictors: list[PredictorState]
     errors: Tensor  # (B, C, K, E) float64, weighted sums of past absolute residuals
     weights: Tensor  # (E,) float64, of those sums: 1 in each frame instead of a residual
-    decays: Tensor  # (E,) float64
     residuals: Tensor  # (B, history * C + N) float32, of the blend, after history * C zeros
     log_units: Tensor  # (B, C - 1 + N) float32, after C - 1 zeros
     predictions: Tensor | None = None  # (B, K) of the token that is waited for
@@ -54,6 +54,8 @@ class Forecaster(nn.Module):
         bits: bit depth of the codes.
     """
 
+    decays: Tensor  # (E,) float64, of the running errors
+
     def __init__(self, options: LinearPrediction, num_channels: int, bits: int) -> None:
         super().__init__()
         self.options = options
@@ -62,6 +64,8 @@ class Forecaster(nn.Module):
         predictors = [LinearPredictor(options, num_channels)]
         if options.long_taps:
             predictors.append(LinearPredictor(options, num_channels, long=True))
+        decays = 1 - 1 / torch.tensor(options.scale_frames, dtype=torch.float64)
+        self.register_buffer("decays", decays, persistent=False)
         self.predictors = nn.ModuleList(predictors)
         self.block = predictors[-1].block  # frames; every predictor may start at its edges
         memories, scales = sum(len(predictor.memories) for predictor in predictors), len(options.scale_frames)
@@ -112,22 +116,30 @@ class Forecaster(nn.Module):
         units = self._lags(log_unit, self.num_channels - 1)
         return self._assemble(predictions, logs, blend, log_unit, past, units, previous), sums[:, -1], residuals
 
-    def _decays(self, device: torch.device) -> Tensor:
-        return 1 - 1 / torch.tensor(self.options.scale_frames, dtype=torch.float64, device=device)  # (E,)
-
     def _running_sums(self, errors: Tensor) -> Tensor:
-        """errors (B, F, ...) -> (B, F + 1, ..., E): at frame t the sum over i >= 0 of decay^i errors_(t-1-i)."""
+        """errors (B, F, C, K) -> (B, F + 1, C, K, E): at frame t the sum over i >= 0 of decay^i errors_(t-1-i).
+
+        In two levels, so that the cost stays linear: within segments of frames, and of whole segments before.
+        float32, because the result is only ever used as a logarithm.
+        """
         frames = errors.shape[1]
-        steps = torch.arange(frames + 1, device=errors.device)
-        age = steps[:, None] - 1 - steps[None, :-1]
-        powers = torch.where(age >= 0, self._decays(errors.device)[:, None, None] ** age.clamp(min=0), 0.0)
-        # float32: the result is only ever used as a logarithm
-        return torch.einsum("etf,bfck->btcke", powers.float(), errors.float()).double()
+        segments = nn.functional.pad(errors.float().flatten(2), (0, 0, 0, SEGMENT - frames % SEGMENT))
+        segments = segments.unflatten(1, (-1, SEGMENT))[:, :, None]  # (B, n, 1, Q, C K)
+        num = segments.shape[1]
+        decays = self.decays[:, None, None]
+        within = _powers(decays, SEGMENT + 1).float() @ nn.functional.pad(
+            segments, (0, 0, 0, 1)
+        )  # (B, n, E, Q + 1, C K)
+        totals = within[:, :, :, SEGMENT].transpose(1, 2)  # (B, E, n, C K)
+        before = (_powers(decays**SEGMENT, num).float() @ totals).transpose(1, 2)[:, :, :, None]
+        fading = decays ** torch.arange(SEGMENT, device=errors.device)[:, None]  # (E, Q, 1)
+        sums = within[:, :, :, :SEGMENT] + fading.float() * before
+        sums = sums.permute(0, 1, 3, 4, 2).flatten(1, 2)[:, : frames + 1]
+        return sums.unflatten(2, errors.shape[2:]).double()
 
     def _weights(self, frames: Tensor) -> Tensor:
         """What `_running_sums` of ones gives after so many frames: (..., 1) -> (..., E) float64."""
-        decays = self._decays(frames.device)
-        return (1 - decays**frames) / (1 - decays)
+        return (1 - self.decays**frames) / (1 - self.decays)
 
     @staticmethod
     def _log_errors(sums: Tensor, weights: Tensor) -> Tensor:
@@ -189,7 +201,6 @@ class Forecaster(nn.Module):
             [predictor.start(values, -(-tokens // channels)) for predictor in self._predictors()],
             torch.zeros(shape, dtype=torch.float64, device=ids.device),
             self._weights(torch.tensor([max(values.shape[1] - origin, 0)], device=ids.device)),
-            self._decays(ids.device),
             residuals,
             log_units,
         )
@@ -223,9 +234,16 @@ class Forecaster(nn.Module):
         values = self._values(ids)
         channel = token % self.num_channels
         errors = (values[:, None] - state.predictions).abs()[..., None]
-        state.errors[:, channel].mul_(state.decays).add_(errors)
+        state.errors[:, channel].mul_(self.decays).add_(errors)
         state.residuals[:, token + self.history] = (values - state.blend).float()
         for predictor, own in zip(self._predictors(), state.predictors, strict=True):
             predictor.update(own, token, values)
         if channel == self.num_channels - 1:
-            state.weights = state.weights * state.decays + 1
+            state.weights = state.weights * self.decays + 1
+
+
+def _powers(decays: Tensor, size: int) -> Tensor:
+    """decays (E, 1, 1) -> (E, size, size): decay ** (t - 1 - s) at row t and column s < t, else 0."""
+    index = torch.arange(size, device=decays.device)
+    age = index[:, None] - 1 - index
+    return torch.where(age >= 0, decays ** age.clamp(min=0), 0.0)

@@ -95,6 +95,7 @@ class LinearPredictor(nn.Module):
     """
 
     places: Tensor  # (C, P) int64, the regressors of each channel in the window
+    decays: Tensor  # (K, 1, 1) float64, of a block
 
     def __init__(self, options: LinearPrediction, num_channels: int, long: bool = False) -> None:
         super().__init__()
@@ -108,6 +109,8 @@ class LinearPredictor(nn.Module):
         self.window = (self.taps + 1) * num_channels
         places = torch.tensor([self._regressors(channel) for channel in range(num_channels)])
         self.register_buffer("places", places, persistent=False)
+        decays = (1 - 1 / torch.tensor(self.memories, dtype=torch.float64)) ** self.block
+        self.register_buffer("decays", decays[:, None, None], persistent=False)
 
     def _regressors(self, channel: int) -> list[int]:
         """Places of a channel's regressors in the window, which holds frames t - taps .. t, channels interleaved."""
@@ -117,10 +120,6 @@ class LinearPredictor(nn.Module):
                 first = 0 if other < channel else 1
                 lags += [(lag, other) for lag in range(first, first + self.other_taps)]
         return [(self.taps - lag) * self.num_channels + other for lag, other in lags]
-
-    def _decays(self, device: torch.device) -> Tensor:
-        memories = torch.tensor(self.memories, dtype=torch.float64, device=device)
-        return ((1 - 1 / memories) ** self.block)[:, None, None]  # (K, 1, 1)
 
     @torch.no_grad()
     def forward(self, values: Tensor, first: int = 0) -> Tensor:
@@ -148,21 +147,20 @@ class LinearPredictor(nn.Module):
     def _pasts(self, windows: Tensor, first: int) -> Tensor:
         """Covariances before each block from ``first`` on: (B, n, Q, W) -> (B, n - first, K, W, W)."""
         past = windows.new_zeros(len(windows), len(self.memories), self.window, self.window)
-        decays = self._decays(windows.device)
         pasts = []
         for block in range(windows.shape[1]):
             if block >= first:
                 pasts.append(past)
-            past = self._absorb(past, windows[:, block], decays)
+            past = self._absorb(past, windows[:, block])
         return torch.stack(pasts, 1)
 
-    def _absorb(self, past: Tensor, block: Tensor, decays: Tensor) -> Tensor:
+    def _absorb(self, past: Tensor, block: Tensor) -> Tensor:
         """past (B, K, W, W) and the windows of a block (B, Q, W) -> past of the next block."""
         newest, last, before = (block[..., self.window - i * self.num_channels :] for i in (1, 2, 3))
         channels = slice(0, self.num_channels)
         difference = newest - 2 * last[..., channels] + before[..., channels]
         size = difference.square().mean((1, 2), keepdim=True) + 1
-        return past * decays + (block.mT @ (block / size**self.options.weighting))[:, None]
+        return past * self.decays + (block.mT @ (block / size**self.options.weighting))[:, None]
 
     def _solve(self, past: Tensor) -> Tensor:
         """Least-squares coefficients (..., C, P) from covariances (..., W, W)."""
@@ -191,10 +189,9 @@ class LinearPredictor(nn.Module):
         buffer = values.new_zeros(batch, (self.taps + max(frames, known)) * channels)
         buffer[:, self.taps * channels : (self.taps + known) * channels] = values.flatten(1)
         past = values.new_zeros(batch, len(self.memories), self.window, self.window)
-        decays = self._decays(values.device)
         windows = self._windows(buffer)
         for block in range(0, known, self.block):
-            past = self._absorb(past, windows[:, block : block + self.block], decays)
+            past = self._absorb(past, windows[:, block : block + self.block])
         return PredictorState(buffer, past, self._solve(past))
 
     def predict(self, state: PredictorState, token: int) -> Tensor:
@@ -209,5 +206,5 @@ class LinearPredictor(nn.Module):
         frame, channel = divmod(token + 1, self.num_channels)
         if channel == 0 and frame % self.block == 0:
             windows = self._windows(state.values)[:, frame - self.block : frame]
-            state.past = self._absorb(state.past, windows, self._decays(values.device))
+            state.past = self._absorb(state.past, windows)
             state.coefficients = self._solve(state.past)

@@ -145,12 +145,12 @@ def test_silence_and_full_scale_are_harmless():
 def test_running_errors_are_weighted_means_of_the_past():
     ids = stereo(50).flatten(1).long() + 32768
     forecaster = Forecaster(OPTIONS, 2, 16)
-    errors = torch.rand(1, 50, 2, 2, dtype=torch.float64)
-    weights = forecaster._weights(torch.arange(50)[:, None])
+    errors = torch.rand(1, 150, 2, 2, dtype=torch.float64)
+    weights = forecaster._weights(torch.arange(150)[:, None])
     logs = forecaster._log_errors(forecaster._running_sums(errors)[:, :-1], weights[:, None, None])
-    weights = 0.75 ** torch.arange(30)
-    expected = (errors[0, :30, 1, 0].flip(0) * weights).sum() / weights.sum()
-    assert logs[0, 30, 1, 0, 0].exp().item() == pytest.approx(expected.item() + 0.02, rel=1e-4)
+    weights = 0.75 ** torch.arange(130)
+    expected = (errors[0, :130, 1, 0].flip(0) * weights).sum() / weights.sum()
+    assert logs[0, 130, 1, 0, 0].exp().item() == pytest.approx(expected.item() + 0.02, rel=1e-4)
     assert forecaster(ids, 0).features.shape == (1, 100, forecaster.num_features)
 
 
