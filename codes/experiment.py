@@ -84,6 +84,7 @@ class _Reader:
         self.problems = problems
         self.converter = Converter(problems, folders)
         self.plugins: list[Path] = []
+        self.complete = True  # False once an entry could not be read: what it writes and uses is not known
         self.named: list[tuple[Any, Mark]] = []  # networks that are named outside of options
 
     def experiment(self, file: Path, overrides: list[str]) -> Experiment | None:
@@ -95,10 +96,9 @@ class _Reader:
         datasets = self._datasets()
         found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
         networks = {name: entry for name, entry in found.items() if entry is not None}
-        before = len(self.problems)
         steps = self._steps()
-        warnings = wiring.check(datasets, steps, self.problems, complete=len(self.problems) == before)
-        self._check_networks(steps)
+        warnings = wiring.check(datasets, steps, self.problems, self.complete)
+        self._check_networks()
         if self.problems or options is INVALID:
             return None
         return Experiment(
@@ -146,13 +146,17 @@ class _Reader:
         if section is None or not isinstance(section.value, dict):
             return {}  # the section's own dataclass says so
         named = section.value.items()
-        return {name: node for name, node in named if self.converter.mapping(node, f"{key}.{name}") is not INVALID}
+        good = {name: node for name, node in named if self.converter.mapping(node, f"{key}.{name}") is not INVALID}
+        self.complete = self.complete and len(good) == len(named)
+        return good
 
     def _flags(self, node: Node, cls: Any, key: str) -> tuple[Any, set[str]]:
         """The part of an entry that the flags' dataclass knows, and the names of its keys."""
         names = {yaml_name(name) for name in options_of(cls)}
         part = Node({k: v for k, v in node.value.items() if k in names}, node.mark, node.key_marks)
-        return self.converter.dataclass(part, cls, key), names
+        flags = self.converter.dataclass(part, cls, key)
+        self.complete = self.complete and flags is not INVALID
+        return flags, names
 
     def _datasets(self) -> dict[str, Entry]:
         nodes = self._entries(self.root, "datasets")
@@ -241,6 +245,7 @@ class _Reader:
         if section is None or not section.value:
             self.problems.append((node.mark, f"steps.{name} has no losses: it would train nothing"))
         if flags is INVALID:
+            self.complete = False
             return None
         self.named += [(network, node.value["training"].mark) for network in flags.training]
         return StepEntry(
@@ -288,7 +293,7 @@ class _Reader:
                 self.problems.append((node.mark, f"loss {name}: {key} is missing: the state key that it reads"))
         return {key: str(self.converter.convert(child, str, f"loss {name}.{key}")) for key, child in named.items()}
 
-    def _check_networks(self, steps: list[StepEntry]) -> None:
+    def _check_networks(self) -> None:
         """Networks that are named must exist, and one that nothing names is a mistake."""
         section = self.root.value.get("networks")
         if section is None or not isinstance(section.value, dict):
@@ -301,7 +306,7 @@ class _Reader:
         for name, mark in named:
             if name not in section.value:
                 self.problems.append((mark, f"there is no network {name!r}{did_you_mean(name, section.value)}"))
-        if len(steps) < len(self._entries(self.root, "steps")):
-            return  # a step that could not be read may use any of them
+        if not self.complete:
+            return
         for name in section.value.keys() - {name for name, _ in named}:
             self.problems.append((section.key_marks[name], f"network {name!r} is used nowhere"))

@@ -4,6 +4,8 @@ Found here: keys that are read before any dataset or injector wrote them, keys t
 dataset's, and outputs that nobody reads (a warning).
 """
 
+from collections.abc import Iterable
+
 from codes import registry
 from codes.convert import did_you_mean
 from codes.entries import Entry, StepEntry
@@ -21,13 +23,30 @@ def check(datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems
         problems: what is wrong is added here.
         complete: False where some entry could not be read; then a missing key proves nothing and is not reported.
     """
-    written: dict[str, Mark] = {}
-    read: set[str] = set()
+    walks = []
     for phase, entry in datasets.items():
         keys = _provided(entry, problems)
-        _walk(steps, phase, keys or {}, complete and keys is not None, problems, written, read)
+        walks.append(_Walk(phase, keys or {}, problems))
+        walks[-1].through(steps)
+        complete = complete and keys is not None
+    for step in steps:
+        _check_step_outputs(step, problems)
+    if complete:
+        problems += _missing(walks)
+    written = {key: mark for walk in reversed(walks) for key, mark in walk.written.items()}
+    read = {key for walk in walks for key in walk.read}
     unread = {key: mark for key, mark in written.items() if key not in read and not key.startswith("_")}
     return [f"{mark}: nobody reads {key!r}" for key, mark in unread.items()]
+
+
+def _missing(walks: list["_Walk"]) -> Problems:
+    """One problem for each key that is not there, and the phase where it is missing in one only."""
+    problems = []
+    for (mark, text), hint in {place: hint for walk in walks for place, hint in walk.missing.items()}.items():
+        phases = [walk.phase for walk in walks if (mark, text) in walk.missing]
+        when = "" if len(phases) == len(walks) else " in training" if phases == ["train"] else " in validation"
+        problems.append((mark, f"{text}{when}{hint}"))
+    return problems
 
 
 def _provided(entry: Entry, problems: Problems) -> dict[str, str] | None:
@@ -42,45 +61,46 @@ def _provided(entry: Entry, problems: Problems) -> dict[str, str] | None:
         return None
 
 
-def _walk(
-    steps: list[StepEntry], phase: str, provided: dict[str, str], complete: bool,
-    problems: Problems, all_written: dict[str, Mark], all_read: set[str],
-) -> None:  # fmt: skip
+class _Walk:
     """One phase ("train" or "val"): the keys live from step to step, cut down by `step_outputs`."""
-    known: dict[str, Mark | None] = dict.fromkeys(provided)
-    for step in steps:
-        own: dict[str, Mark] = {}
 
-        def read(key: str, entry: Entry, own: dict[str, Mark] = own) -> None:
-            all_read.add(key)
-            if key not in known and key not in own and complete:
-                hint = did_you_mean(key, {*known, *own})
-                problems.append((entry.mark, f"{entry.name} reads {key!r}, which nothing wrote before it{hint}"))
+    def __init__(self, phase: str, provided: dict[str, str], problems: Problems) -> None:
+        self.phase = phase
+        self.problems = problems
+        self.known: dict[str, Mark | None] = dict.fromkeys(provided)
+        self.own: dict[str, Mark] = {}  # what the step at hand has written so far
+        self.written: dict[str, Mark] = {}
+        self.read: set[str] = set()
+        self.missing: dict[tuple[Mark, str], str] = {}  # what is read too early -> did you mean
 
-        for entry in step.injectors:
-            if (entry.flags.train and phase == "val") or (entry.flags.eval and phase == "train"):
-                continue
-            for key in entry.flags.in_:
-                read(key, entry)
-            for key in entry.flags.out:
-                _write(key, entry, known, own, problems)
-                all_written.setdefault(key, entry.mark)
-        for loss in step.losses:
-            for key in loss.reads.values():
-                read(key, loss)
-        _check_step_outputs(step, problems)
-        kept = own if step.flags.step_outputs is None else {k: own[k] for k in step.flags.step_outputs if k in own}
-        known.update(kept)
+    def through(self, steps: list[StepEntry]) -> None:
+        """Follow the keys through all steps."""
+        for step in steps:
+            self.own = {}
+            for entry in step.injectors:
+                if not ((entry.flags.train and self.phase == "val") or (entry.flags.eval and self.phase == "train")):
+                    self._reads(entry, entry.flags.in_)
+                    self._writes(entry)
+            for loss in step.losses:
+                self._reads(loss, loss.reads.values())
+            kept = self.own if step.flags.step_outputs is None else step.flags.step_outputs
+            self.known |= {key: self.own[key] for key in kept if key in self.own}
 
+    def _reads(self, entry: Entry, keys: Iterable[str]) -> None:
+        self.read.update(keys)
+        for key in keys:
+            if key not in self.known and key not in self.own:
+                hint = did_you_mean(key, {*self.known, *self.own})
+                self.missing[entry.mark, f"{entry.name} reads {key!r}, which nothing wrote before it"] = hint
 
-def _write(key: str, entry: Entry, known: dict[str, Mark | None], own: dict[str, Mark], problems: Problems) -> None:
-    if key in own:
-        problems.append((entry.mark, f"{entry.name} writes {key!r}, which line {own[key].line} has written already"))
-    elif key in known:
-        first = known[key]
-        by = f"line {first.line} has written already" if first else "the dataset provides already"
-        problems.append((entry.mark, f"{entry.name} writes {key!r}, which {by}: choose another name"))
-    own.setdefault(key, entry.mark)
+    def _writes(self, entry: Entry) -> None:
+        for key in entry.flags.out:
+            if key in self.own or key in self.known:
+                first = self.own.get(key) or self.known.get(key)
+                by = f"line {first.line} has written already" if first else "the dataset provides already"
+                self.problems.append((entry.mark, f"{entry.name} writes {key!r}, which {by}: choose another name"))
+            self.own.setdefault(key, entry.mark)
+            self.written.setdefault(key, entry.mark)
 
 
 def _check_step_outputs(step: StepEntry, problems: Problems) -> None:

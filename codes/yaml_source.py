@@ -141,7 +141,7 @@ def parse_yaml(text: str, file: str, problems: list[tuple[Mark, str]], column: i
     except RecursionError:
         raise OptionError([(Mark(file, 1, 1), "not valid YAML: nested too deeply")]) from None
     if node is None:
-        return Node(None, Mark(file, 1, 1))
+        return Node(None, Mark(file, 1, column))
     return _Builder(file, problems, column).build(node, ())
 
 
