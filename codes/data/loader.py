@@ -6,6 +6,7 @@ the position in the data is one number: the count of batches taken.
 """
 
 import pickle
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,7 +147,7 @@ class Loader:
         self._batches = _Batches(dataset, seed, plugins or [])
         self._loader = DataLoader(
             self._batches, batch_size=None, sampler=self._stream, num_workers=num_workers, collate_fn=_as_is,
-            pin_memory=pin_memory, worker_init_fn=_one_thread, generator=torch.Generator().manual_seed(seed),
+            pin_memory=pin_memory, worker_init_fn=_start_worker, generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         self._iterator: Iterator[dict[str, Any]] | None = None
 
@@ -186,8 +187,11 @@ class Loader:
             stop()
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread; Ctrl-C and SIGTERM often reach all processes, but only the trainer decides when to stop."""
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:
