@@ -207,6 +207,13 @@ def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def seed_random(seed: int) -> None:
+    """Seed every global random number generator; a run does so right before its first step."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
 def random_state() -> dict[str, Any]:
     """The state of every global random number generator."""
     version, internal, gauss = random.getstate()
