@@ -65,7 +65,7 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
         (aside / MANIFEST).write_text(json.dumps({"step": step, "torch": torch.__version__, "files": files}, indent=1))
         for path in aside.iterdir():
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        remove_checkpoint(final)
         os.replace(aside, final)
         _sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -76,6 +76,15 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
             "earlier checkpoints are untouched: make room and start the same command again"
         ) from error
     return final
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Delete a checkpoint, if it is there: renamed first, so that a kill on the way leaves nothing that looks whole."""
+    doomed = checkpoint.with_suffix(".old.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if checkpoint.exists():
+        os.replace(checkpoint, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -202,7 +211,7 @@ def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
     """Delete checkpoints that are neither among the newest nor of these steps, and what a kill left half written."""
     for checkpoint in list_checkpoints(folder)[:-keep_newest]:
         if step_of(checkpoint) not in keep_steps:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove_checkpoint(checkpoint)
     for leftover in folder.glob(f"{PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
