@@ -92,6 +92,12 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def new_toy() -> type[Toy]:
+    """`new_toy(folder)` for fixtures that outlive a test."""
+    return Toy
+
+
 @pytest.fixture
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Toy]:
     """Several sets of experiments, each in a folder of its own."""
