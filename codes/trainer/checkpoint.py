@@ -88,14 +88,14 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another (tied weights)."""
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another (tied weights, views)."""
     seen: set[int] = set()
     copies = {}
     for name, tensor in tensors.items():
         value = tensor.detach().to("cpu").contiguous()
-        shared = value.data_ptr() in seen and value.numel() > 0
-        copies[name] = value.clone() if shared else value
-        seen.add(value.data_ptr())
+        memory = value.untyped_storage().data_ptr()
+        copies[name] = value.clone() if memory in seen else value
+        seen.add(memory)
     return copies
 
 
