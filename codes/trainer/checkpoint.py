@@ -8,7 +8,6 @@ any moment leaves the former ones whole.
 
 import json
 import os
-import pickle
 import random
 import shutil
 import zlib
@@ -125,8 +124,8 @@ def verify(checkpoint: Path) -> None:
         CheckpointError: a file is missing, truncated or altered; the message names it.
     """
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        files = dict(json.loads((checkpoint / MANIFEST).read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{checkpoint} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
     for name, expected in files.items():
         path = checkpoint / name
@@ -151,8 +150,8 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """The state of a verified checkpoint, on the CPU; nothing in it is executed."""
     try:
         return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{checkpoint / 'state.pt'} cannot be read: {error}") from error
+    except Exception as error:  # whatever torch's unpickler stumbles over
+        raise CheckpointError(f"{checkpoint / 'state.pt'} cannot be read: {_line(error)}") from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -161,21 +160,24 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, truncated, or holds something else.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:  # whatever torch's unpickler stumbles over
+        raise CheckpointError(f"weights {path} cannot be read: {_line(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"weights {path} holds no state dict of tensors")
     return found
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def fit_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], source: Path, strict: bool) -> str:
