@@ -210,10 +210,16 @@ def _some(names: list[str]) -> str:
 
 
 def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
-    """Delete checkpoints that are neither among the newest nor of these steps, and what a kill left half written."""
-    for checkpoint in list_checkpoints(folder)[:-keep_newest]:
-        if step_of(checkpoint) not in keep_steps:
-            remove_checkpoint(checkpoint)
+    """Delete checkpoints that are neither among the newest nor of these steps, and what a kill left half written.
+
+    Those of later steps than all of `keep_steps` go as well: the run went on from an earlier one (path.resume_state),
+    and they would pass for its newest.
+    """
+    steps = {int(path.name.removeprefix(PREFIX)): path for path in list_checkpoints(folder)}
+    current = [step for step in steps if not keep_steps or step <= max(keep_steps)]
+    kept = keep_steps | set(current[-keep_newest:])
+    for step in steps.keys() - kept:
+        remove_checkpoint(steps[step])
     for leftover in folder.glob(f"{PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
