@@ -34,7 +34,10 @@ class RunFolder:
         self.moved_to: Path | None = None
         if fresh and self.path.exists():
             self.moved_to = self._free_name()
-            os.replace(self.path, self.moved_to)
+            try:
+                os.replace(self.path, self.moved_to)
+            except OSError as error:
+                raise CheckpointError(f"the old run {self.path} cannot be moved aside: {error}") from error
 
     def _free_name(self) -> Path:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
