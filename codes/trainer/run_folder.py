@@ -113,7 +113,15 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         was = repr(before[key]) if key in before else "not set"
         now = repr(after[key]) if key in after else "not set"
         lines.append(f"{key}: was {was}, is {now}")
+    orders = [_order(options) for options in (old, new)]
+    if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
+        lines.append(f"order of steps and injectors: was {', '.join(orders[0])}, is {', '.join(orders[1])}")
     return lines
+
+
+def _order(options: dict[str, Any]) -> list[str]:
+    """The injectors in the order in which they run."""
+    return [f"{step}.{name}" for step, entry in options["steps"].items() for name in entry.get("injectors", {})]
 
 
 _ABSENT = object()
