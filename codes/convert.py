@@ -33,6 +33,7 @@ class Component:
     cls: Any
     options: dict[str, Any]
     mark: Mark
+    marks: Mapping[str, Mark] = dataclasses.field(default_factory=dict)  # where each option's value stands
 
     def build(self, networks: Mapping[str, nn.Module] | None = None, **extra: Any) -> Any:
         """Construct the object; options that name a network receive it from ``networks``.
@@ -48,7 +49,8 @@ class Component:
         except Exception as error:  # a plug-in's constructor may raise anything
             expected = isinstance(error, (ValueError, ImportError, OSError)) and str(error)
             message = str(error) if expected else registry.reason(error)
-            raise OptionError([(self.mark, f"{self.kind} {self.type}: {message}")]) from error
+            mark = self.marks.get(message.split(" ")[0], self.mark)  # messages begin with the option that is wrong
+            raise OptionError([(mark, f"{self.kind} {self.type}: {message}")]) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +290,8 @@ class Converter:
         if values is INVALID or inner is INVALID:
             return INVALID
         values.update(inner)
-        return Component(kind=kind, type=name.value, cls=cls, options=values, mark=name.mark)
+        marks = {schema[key].name: child.mark for key, child in chosen.value.items()}
+        return Component(kind=kind, type=name.value, cls=cls, options=values, mark=name.mark, marks=marks)
 
     def _subtype(self, schema: dict[str, Option], chosen: Node, taken: Set[str]) -> Any:
         """Options that are injectors themselves (``subtype`` of ``for_each``): their own options stand beside them."""

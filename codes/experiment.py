@@ -257,13 +257,17 @@ class _Reader:
         flags, taken = self._flags(node, InjectorFlags, f"injector {step}.{name}")
         component = self._component("injector", node, "type", node, taken)
         cls = self._class("injector", node, "type")
-        if cls is not None and flags is not INVALID and not _takes_any_number(cls):
-            self._check_count(f"injector {name}", node, len(flags.in_), input_names(cls))
+        if cls is not None and flags is not INVALID:
+            self._check_count(f"injector {name}", node, len(flags.in_), cls)
         return self._entry(name, node, flags, component)
 
-    def _check_count(self, what: str, node: Node, given: int, inputs: dict[str, bool]) -> None:
+    def _check_count(self, what: str, node: Node, given: int, cls: Any) -> None:
         """As many keys under `in` as the class's forward() takes."""
-        if not sum(inputs.values()) <= given <= len(inputs):
+        inputs = input_names(cls)
+        if _takes_any_number(cls):
+            if given < max(1, sum(inputs.values())):
+                self.problems.append((node.value["in"].mark, f"{what}: `in` needs more keys than {given}"))
+        elif not sum(inputs.values()) <= given <= len(inputs):
             needs = ", ".join(key if required else f"[{key}]" for key, required in inputs.items()) or "nothing"
             self.problems.append((node.value["in"].mark, f"{what}: `in` needs {needs}, got {given} key(s)"))
 
@@ -274,19 +278,20 @@ class _Reader:
         component = self._component("loss", node, "type", node, taken | inputs.keys())
         if flags is INVALID:
             return None
-        reads = self._loss_reads(name, node, flags, inputs) if cls is not None else {}
+        reads = self._loss_reads(name, node, flags, cls) if cls is not None else {}
         return LossEntry(
             name=name, mark=node.mark, flags=flags, reads=reads,
             component=component if isinstance(component, Component) else None,
         )  # fmt: skip
 
-    def _loss_reads(self, name: str, node: Node, flags: LossFlags, inputs: dict[str, bool]) -> dict[str, str]:
+    def _loss_reads(self, name: str, node: Node, flags: LossFlags, cls: Any) -> dict[str, str]:
         """Which state key each parameter of the loss's forward() reads, from `in` or from the parameters' names."""
+        inputs = input_names(cls)
         named = {key: node.value[key] for key in inputs if key in node.value}
         if flags.in_ is not None:
             if named:
                 self.problems.append((node.mark, f"loss {name}: give either `in` or {', '.join(named)}, not both"))
-            self._check_count(f"loss {name}", node, len(flags.in_), inputs)
+            self._check_count(f"loss {name}", node, len(flags.in_), cls)
             return dict(zip(inputs, flags.in_, strict=False))
         for key, required in inputs.items():
             if required and key not in named:

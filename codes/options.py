@@ -77,7 +77,7 @@ class TrainOptions:
     eta_min: NotNegative = 0.0
     ema_enabled: bool = False
     ema_rate: Share = 0.999
-    manual_seed: int = 0
+    manual_seed: AtLeastZero = 0
     max_nonfinite_steps: Count = 20
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class SampleOptions:
     temperature: Positive = 1.0
     top_k: AtLeastZero = 0
     top_p: Annotated[float, Range(above=0, most=1)] = 1.0
-    seed: int = 0
+    seed: AtLeastZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,8 @@ def test_all_mistakes_are_reported_at_once_with_their_places(tmp_path: Path) -> 
          "unknown key 'bit' in injector mu_law; did you mean 'bits'?"),
         ("type: interleave_channels", "type: for_each", "injector for_each: subtype is missing: the name of one of"),
         ("type: interleave_channels", "type: interleave_channels, evry: 2", "; did you mean 'every'?"),
+        ("generator: lm, in: sequence", "generator: lm, in: []", "injector predict: `in` needs more keys than 0"),
+        ("niter: 20", "niter: 20\n  manual_seed: -1", "train.manual_seed must be a whole number at least 0, got -1"),
         ("nats: nats", "in: [nats, nats, nats]", "loss code_length: `in` needs nats, [mask], got 3 key(s)"),
         ("nats: nats", "in: nats, nats: nats", "loss code_length: give either `in` or nats, not both"),
         ("nats: nats", "mask: nats", "loss code_length: nats is missing: the state key that it reads"),
@@ -255,6 +257,12 @@ def test_plugin_classes_that_misbehave_are_problems_of_the_yaml(tmp_path: Path) 
     found = "\n".join(errors(tmp_path, text, "datasets={train: {mode: odd, batch_size: 1}}"))
     assert "dataset odd: provided_keys() failed: KeyError: 'no' (" in found
     assert "the option 'every' of injector odd is another key's name: rename it" in found
+
+
+def test_a_constructor_that_refuses_points_at_the_option(tmp_path: Path) -> None:
+    experiment = load(tmp_path, TINY, "datasets.train.chunk_frames=0")
+    with pytest.raises(OptionError, match=r"^<datasets.train.chunk_frames=0>:1:29: dataset stereo_chunk: chunk_frames"):
+        experiment.datasets["train"].built_from.build()
 
 
 def paths(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
