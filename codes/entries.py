@@ -259,7 +259,7 @@ class Experiment:
     datasets: dict[str, Entry]
     networks: dict[str, Entry]
     steps: list[StepEntry]
-    resolved: dict[str, Any]  # the YAML's plain values, overrides applied
+    values: dict[str, Any]  # the YAML's plain values, overrides applied
     warnings: list[str]
     overrides: list[str]
     plugins: list[Path]

@@ -91,7 +91,7 @@ class _Reader:
         """Convert every section; None where something is wrong."""
         self.load_plugins()
         self._fold_pretrain_keys()
-        resolved = self.converter.plain(self.root)
+        values = self.converter.plain(self.root)
         options = self.converter.dataclass(self.root, ExperimentOptions, "")
         datasets = self._datasets()
         found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
@@ -103,7 +103,7 @@ class _Reader:
             return None
         return Experiment(
             file=file, options=options, datasets=datasets, networks=networks, steps=steps,
-            resolved=resolved, warnings=warnings, overrides=overrides, plugins=self.plugins,
+            values=values, warnings=warnings, overrides=overrides, plugins=self.plugins,
         )  # fmt: skip
 
     def load_plugins(self) -> None:

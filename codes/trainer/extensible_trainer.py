@@ -230,7 +230,7 @@ class ExtensibleTrainer:
         scaler = self.precision.scaler
         return {
             "step": self.step,
-            "experiment": self.experiment.resolved,
+            "experiment": self.experiment.values,
             "updaters": {name: [u.state_dict() for u in updaters] for name, updaters in self.parts.updaters.items()},
             "scaler": scaler.state_dict() if scaler else {},
             "random": checkpoints.random_state(),

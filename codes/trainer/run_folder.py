@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from codes import resolve
 from codes.entries import Experiment
 from codes.trainer.checkpoint import CheckpointError, list_checkpoints, step_of, write_atomically
 
@@ -57,7 +58,7 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
-            text = yaml.safe_dump(self.experiment.resolved, sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(resolve.resolved(self.experiment), sort_keys=False, allow_unicode=True)
             write_atomically(self.path / "options.yml", text)
         except OSError as error:
             raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
@@ -79,7 +80,7 @@ class RunFolder:
         Raises:
             CheckpointError: lists every difference.
         """
-        differences = difference(saved, self.experiment.resolved)
+        differences = difference(saved, self.experiment.values)
         if differences:
             raise CheckpointError(
                 f"{checkpoint} belongs to another experiment than {self.experiment.file}:\n  "
