@@ -92,7 +92,9 @@ def bench_trainer(arguments: argparse.Namespace) -> dict[str, Any]:
         overrides = [*arguments.overrides, f"path.root={folder}", "use_tb_logger=false"]
         trainer = ExtensibleTrainer(load_experiment(arguments.opt, overrides))
         if len(trainer.parts.networks) != 1 or len(trainer.parts.steps) != 1:
-            raise SystemExit("bench.py trainer needs an experiment with one network, one step and one chain of injectors")
+            raise SystemExit(
+                "bench.py trainer needs an experiment with one network, one step and one chain of injectors"
+            )
         trainer._set_mode()
         batches = [trainer.parts.train_loader.next() for _ in range(4)]
         bare = BareLoop(trainer)
@@ -129,7 +131,11 @@ def count(train: Callable[..., Any], bare: Callable[..., Any], batches: list[dic
 
 
 def race(
-    train: Callable[..., Any], bare: Callable[..., Any], batches: list[dict[str, Any]], rounds: int, device: torch.device
+    train: Callable[..., Any],
+    bare: Callable[..., Any],
+    batches: list[dict[str, Any]],
+    rounds: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Bare loop, trainer, bare loop in turns; ratios round by round."""
 
@@ -170,7 +176,7 @@ def report(result: dict[str, Any]) -> None:
         print(f"  the trainer's own: {number} x {name}: {DECLARED_EXTRAS.get(name, 'NOT DECLARED')}")
     for name, number in result["saved_operations"].items():
         print(f"  the bare loop's own: {number} x {name}")
-    print(f"waits for the device in a step between two log steps: bare {result['syncs_bare']}, trainer {result['syncs_trainer']}")
+    print(f"waits for the device between two log steps: bare {result['syncs_bare']}, trainer {result['syncs_trainer']}")
     print(f"bare step: {1000 * result['bare_step_seconds']:.1f} ms")
     for title, key in (("trainer / bare", "ratio"), ("bare / bare (A/A)", "ratio_bare_to_bare")):
         low, middle, high = result[key]

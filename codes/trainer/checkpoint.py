@@ -87,7 +87,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another (tied weights, views)."""
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory (tied weights, views)."""
     seen: set[int] = set()
     copies = {}
     for name, tensor in tensors.items():

@@ -179,9 +179,8 @@ class Updater:
             self.scaler.step(self.optimizer)
             return
         not_finite = (norm - norm).ne(0)  # inf - inf and NaN - NaN are NaN, which differs from 0
-        stepping: Any = getattr(
-            self.optimizer, "optim", self.optimizer
-        )  # ZeroRedundancyOptimizer holds the one that steps
+        # ZeroRedundancyOptimizer holds the one that steps.
+        stepping: Any = getattr(self.optimizer, "optim", self.optimizer)
         stepping.found_inf = not_finite.to(norm.dtype)
         self.optimizer.step()
 

@@ -296,3 +296,10 @@ class ToyPlainLoss(Loss):
     def forward(self, real: Tensor, fake: Tensor) -> LossValue:
         SEEN.setdefault("plain_loss", []).append((real.dtype, fake.dtype))
         return (real - fake).abs().sum(), real.numel()
+
+
+class ToyIgnoreHalfInjector(Injector):
+    """Every other label becomes 7. ids: (B, T) -> (B, T)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.where(torch.arange(ids.shape[1]) % 2 == 0, 7, ids)
