@@ -151,7 +151,8 @@ class MetricsFile:
         return self._tensorboard
 
     def write(self, step: int, split: str, figures: Mapping[str, float | int | None]) -> None:
-        """Append one line and the same figures to TensorBoard."""
+        """Append one line and the same figures to TensorBoard; what is not finite is null, as JSON has no NaN."""
+        figures = {name: value if value is None or math.isfinite(value) else None for name, value in figures.items()}
         line = {"step": step, "split": split, **figures}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
