@@ -177,11 +177,14 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that a kill cut off is left out."""
+    """The lines of a metrics.jsonl up to the first that is none: a kill or a crash may have left a broken tail."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except ValueError:  # cut off, or not even UTF-8
             break
+        if not isinstance(line, dict) or "step" not in line:
+            break
+        lines.append(line)
     return lines
