@@ -135,7 +135,7 @@ class MetricsFile:
     def __init__(self, folder: Path, step: int, use_tensorboard: bool) -> None:
         self.path = folder / "metrics.jsonl"
         self._tensorboard_folder = folder / "tb" if use_tensorboard else None
-        self._purge_step = step + 1 if step else None
+        self._purge_step = step + 1
         self._tensorboard: Any = None
         if self.path.exists():
             kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
@@ -147,7 +147,9 @@ class MetricsFile:
         if self._tensorboard is None and self._tensorboard_folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=self._purge_step)
+            again = self._tensorboard_folder.exists()
+            purge_step = self._purge_step if again else None
+            self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=purge_step)
         return self._tensorboard
 
     def write(self, step: int, split: str, figures: Mapping[str, float | int | None]) -> None:
