@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Average:
     """
 
     def __init__(self, loss: BoundLoss, window: int | None) -> None:
-        self.loss = loss
+        self.loss, self.window = loss, window
         self._sums: deque[Tensor] = deque(maxlen=window)
         self._counts: deque[Tensor | float] = deque(maxlen=window)
 
@@ -41,16 +41,18 @@ class Average:
         self._counts.append(count)
 
     def read(self) -> tuple[float, float]:
-        """Sum and count over the window, in float64; what is not finite is left out. The one place that waits."""
+        """Sum and count over the window, in float64. The one place that waits.
+
+        Steps of training whose loss was not finite took no part in it and are left out here as well; without a window
+        (validation) the sum is then not finite either.
+        """
         if not self._sums:
             return 0.0, 0.0
-        sums = torch.stack(list(self._sums)).double().cpu()
-        if isinstance(self._counts[0], Tensor):
-            counts = torch.stack([torch.as_tensor(count) for count in self._counts]).double().cpu()
-        else:
-            counts = torch.tensor(list(self._counts), dtype=torch.float64)
-        finite = torch.isfinite(sums)
-        return float(sums[finite].sum()), float(counts[finite].sum())
+        sums, counts = _stacked(self._sums), _stacked(self._counts)
+        taken = torch.isfinite(sums)
+        if self.window is None or not taken.any():
+            taken = torch.ones_like(taken)
+        return float(sums[taken].sum()), float(counts[taken].sum())
 
     def state_dict(self) -> dict[str, Any]:
         """What the window holds."""
@@ -60,6 +62,12 @@ class Average:
         """Restore the window."""
         self._sums.extend(state["sums"])
         self._counts.extend(state["counts"])
+
+
+def _stacked(values: Iterable[Tensor | float]) -> Tensor:
+    """Numbers and scalar tensors of any device as one float64 tensor on the CPU, in one transfer where they agree."""
+    tensors = [torch.as_tensor(value) for value in values]
+    return torch.stack([tensor.to(tensors[-1].device) for tensor in tensors]).double().cpu()
 
 
 class Averages:
@@ -89,21 +97,28 @@ class Averages:
             self._averages[step, name].add(total, sum(part[1] for part in parts))
 
     def figures(self, step: int) -> dict[str, float]:
-        """Mean of every loss by name, their weighted sum as `loss`, and bits per sample over all that measure bits."""
-        found: dict[str, float] = {"loss": 0.0}
-        nats = samples = 0.0
+        """Mean of every loss by name, their weighted sum as `loss`, and bits per sample over all that measure bits.
+
+        What is not finite is left out, and so are losses of training that have ended.
+        """
+        found: dict[str, float] = {}
+        loss = nats = samples = 0.0
         for key, average in self._averages.items():
             total, count = average.read()
-            if count == 0:
+            flags = average.loss.flags
+            if count == 0 or (average.window is not None and flags.before is not None and step > flags.before):
                 continue
             found[self._titles[key]] = total / count
-            found["loss"] += average.loss.flags.weight_at(step) * total / count
+            loss += flags.weight_at(step) * total / count
             if average.loss.loss.measures_bits:
                 nats += total
                 samples += count / average.loss.loss.tokens_per_sample
+        if not found:
+            return {}
+        found = {"loss": loss, **found}
         if samples:
             found["bits_per_sample"] = nats / math.log(2) / samples
-        return found
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def tokens_per_step(self) -> float:
         """Mean count of the first loss that measures bits (else of the first) over the window: what a step works on."""
