@@ -24,6 +24,11 @@ from codes.trainer.state import State, batch_size
 Tally = dict[str, list[tuple[Tensor, Tensor | float]]]  # loss -> (sum, count) of each micro-batch
 
 
+def batch_seed(seed: int, step: int) -> int:
+    """What the injectors' random numbers of a batch follow from; micro-batch n adds n."""
+    return (seed * 1_000_003 + step) << 8
+
+
 class BoundInjector:
     """An injector with the keys that it reads and writes."""
 

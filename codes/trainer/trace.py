@@ -37,32 +37,43 @@ class Record:
         return type(self.value).__name__
 
 
-def trace(parts: Parts, batch: dict[str, Any], number: int, seed: int, micro_batches: int = 1) -> list[Record]:
-    """Run the first micro-batch of a batch through every step in training, without an update.
+def trace(
+    parts: Parts, batch: dict[str, Any], number: int, seed: int, micro_batches: int = 1, micro: int = 0
+) -> list[Record]:
+    """Run one micro-batch of a batch through every step in training, without an update.
 
     Gradients flow into the parameters, so that their finiteness can be seen too.
+
+    Args:
+        batch: as the loader gave it.
+        number: the iteration at which it is used.
+        seed: of the batch (step.batch_seed).
+        micro_batches, micro: into how many the batch is split, and which of them is run.
 
     Returns:
         every key of the dataset, every output and every loss, in order.
     """
-    first = split_batch(move(batch, parts.device), micro_batches)[0]
-    records = [Record("", key, None, None, value) for key, value in first.items()]
+    part = split_batch(move(batch, parts.device), micro_batches)[micro]
+    records = [Record("", key, None, None, value) for key, value in part.items()]
     for step in parts.steps:
         step.require_grad()
         for updater in step.updaters:
             updater.zero_grad()
-        state = State(first)
+        state = State(part)
         for injector in step.injectors:
-            if not injector.runs("train", 0, number):
+            if not injector.runs("train", micro, number):
                 continue
             with parts.precision.autocast():
-                injector.run(state, seed)
+                injector.run(state, seed + micro)
             records += [Record(step.name, k, injector.name, injector.mark, state[k]) for k in injector.flags.out]
         total = torch.zeros((), device=parts.device)
         for loss in step.losses:
             value, count = loss.measure(state)
-            records.append(Record(step.name, f"loss {loss.name}", loss.name, loss.mark, value.detach() / count))
-            total = total + loss.flags.weight_at(number) * value / count
+            mean = value / count if not isinstance(count, Tensor) else value / count.clamp(min=1e-9)
+            records.append(Record(step.name, f"loss {loss.name}", loss.name, loss.mark, mean.detach()))
+            total = total + loss.flags.weight_at(number) * mean
+        if not total.requires_grad:
+            raise ValueError(f"step {step.name}: its losses do not depend on what it trains")
         total.backward()
-        first |= step.outputs(state, set(first))
+        part |= step.outputs(state, set(part))
     return records
