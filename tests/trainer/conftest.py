@@ -47,7 +47,7 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         if value is DROP:
             del place[last]
         else:
-            place[last] = value
+            place[last] = copy.deepcopy(value)
     return options
 
 
