@@ -107,10 +107,12 @@ class EvalOptions:
     Args:
         max_batches: validate on this many batches, spread evenly over the set (default: all of it)
         baselines: compare with FLAC and with the entropy of single samples on the same audio
+        baseline_minutes: leave that comparison out where there is more validation audio than this
     """
 
     max_batches: Count | None = None
     baselines: bool = True
+    baseline_minutes: float = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)

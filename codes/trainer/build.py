@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from codes import registry
-from codes.convert import Component
 from codes.data.dataset import Dataset
 from codes.data.loader import Loader
 from codes.entries import Entry, Experiment, StepEntry
@@ -72,6 +71,10 @@ def build(experiment: Experiment) -> Parts:
     precision = Precision(device, options.fp16, options.bf16)
     datasets = _build_entries(collector, experiment.datasets)
     networks: dict[str, nn.Module] = _build_entries(collector, experiment.networks)
+    if collector.problems:  # find what else is wrong, with something in the place of what could not be built
+        stand_ins: dict[str, nn.Module] = {name: nn.Identity() for name in experiment.networks}
+        for entry in experiment.steps:
+            _components(collector, entry, stand_ins | networks)
     collector.raise_problems()
     notes = [*experiment.warnings, *([precision.note] if precision.note else [])]
     notes += _prepare_networks(collector, experiment, networks, device)
@@ -147,8 +150,9 @@ def _step(
     entry: StepEntry, networks: dict[str, nn.Module], updaters: dict[str, list[Updater]], precision: Precision,
     kept: set[str], frozen: dict[str, int],
 ) -> Step:  # fmt: skip
-    injectors = [_built(e.built_from, networks) for e in entry.injectors]
-    losses = [_built(e.built_from, networks) for e in entry.losses]
+    collector = _Collector()
+    injectors, losses = _components(collector, entry, networks)
+    collector.raise_problems()
     own = []
     for name in entry.flags.training:
         network = networks[name]
@@ -162,8 +166,11 @@ def _step(
     return Step(entry, injectors, losses, own, networks, kept)
 
 
-def _built(component: Component, networks: dict[str, nn.Module]) -> Any:
-    return component.build(networks)
+def _components(collector: _Collector, entry: StepEntry, networks: dict[str, nn.Module]) -> tuple[list[Any], list[Any]]:
+    """A step's injectors and losses."""
+    injectors = [collector.attempt(e.mark, lambda e=e: e.built_from.build(networks)) for e in entry.injectors]
+    losses = [collector.attempt(e.mark, lambda e=e: e.built_from.build(networks)) for e in entry.losses]
+    return injectors, losses
 
 
 def _read_later(later: list[StepEntry], entry: StepEntry) -> set[str]:

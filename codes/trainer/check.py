@@ -11,7 +11,7 @@ from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines
 from codes.trainer.nonfinite import first_nonfinite
 from codes.trainer.optim import Updater
-from codes.trainer.sampling import Sampler
+from codes.trainer.sampling import Sampler, scored_audio
 from codes.trainer.trace import Record, trace
 
 
@@ -25,7 +25,9 @@ def check(experiment: Experiment) -> str:
     options = experiment.options
     records = trace(parts, parts.train_loader.batch(0), 1, 0, options.train.mega_batch_factor)
     if options.samples is not None:
-        Sampler(experiment, parts.steps, parts.networks[options.samples.network])
+        sampler = Sampler(experiment, parts.steps, parts.networks[options.samples.network])
+        if not sampler.excerpts(scored_audio(parts.datasets)):
+            parts.notes.append("warning: no samples will be made: no validation file is long enough for them")
     lines = [f"{experiment.file}: {options.name}"]
     lines += dataset_lines(parts)
     micro = options.train.mega_batch_factor

@@ -5,7 +5,7 @@ import os
 import sys
 
 from codes.entries import Experiment
-from codes.experiment import load_experiment
+from codes.experiment import load_experiment, load_plugins
 from codes.yaml_source import OptionError
 
 OK, FAILED, WRONG = 0, 1, 2
@@ -42,20 +42,20 @@ def _fail(message: str, status: int) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    experiment = load_experiment(arguments.opt, arguments.overrides) if arguments.opt else None
+    if arguments.list is None and arguments.schema is None:
+        return _with_experiment(arguments, load_experiment(arguments.opt, arguments.overrides))
+    if arguments.opt is not None:
+        load_plugins(arguments.opt, arguments.overrides)
     if arguments.list is not None:
         from codes.describe import listing
 
         print(listing(arguments.list))
         return OK
-    if arguments.schema is not None:
-        from codes.schema import write_schema
+    from codes.schema import write_schema
 
-        write_schema(arguments.schema)
-        print(f"wrote {arguments.schema}")
-        return OK
-    assert experiment is not None
-    return _with_experiment(arguments, experiment)
+    write_schema(arguments.schema)
+    print(f"wrote {arguments.schema}")
+    return OK
 
 
 def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> int:

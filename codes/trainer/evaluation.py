@@ -18,7 +18,7 @@ from codes.trainer.checkpoint import write_atomically
 from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.progress import Progress
 from codes.trainer.run_folder import RunFolder
-from codes.trainer.sampling import Excerpt, Sampler, excerpts, to_float, write_wav
+from codes.trainer.sampling import Excerpt, Sampler, scored_audio, to_float, write_wav
 from codes.trainer.state import State, move
 
 VALIDATION_SEED = 1
@@ -92,7 +92,7 @@ class Evaluation:
         if self.sampler is None:
             return
         options = self.sampler.options
-        chosen = excerpts(self._scored_audio(), options.num, options.prompt_frames + options.new_frames)
+        chosen = self.sampler.excerpts(scored_audio(self.parts.datasets))
         if not chosen:
             self.progress.line(
                 f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames"
@@ -122,29 +122,21 @@ class Evaluation:
             writer.file_writer.add_summary(_audio_summary(f"samples/{path.stem}", wav, excerpt.sample_rate_hz), step)
             writer.add_image(f"samples/{path.stem}", picture, step, dataformats="HWC")
 
-    def _scored_audio(self) -> Any:
-        dataset = self.parts.datasets.get("val", self.parts.datasets["train"])
-        if not hasattr(dataset, "scored_audio"):
-            return iter(())
-        return dataset.scored_audio()  # type: ignore[attr-defined]
-
     def compare(self) -> baselines.Baselines | None:
         """FLAC and single-sample entropy on the validation audio at the model's bit depth; measured once for a run.
 
         None where there is nothing to compare with: no validation set, or a model that does not code linear PCM.
         """
-        val, bits = self.parts.datasets.get("val"), self._model_bits()
-        if (
-            val is None
-            or bits is None
-            or not self.experiment.options.eval.baselines
-            or not hasattr(val, "scored_audio")
-        ):
+        val, bits, options = self.parts.datasets.get("val"), self._model_bits(), self.experiment.options.eval
+        if bits is None or not options.baselines or not hasattr(val, "scored_audio"):
+            return None
+        if val.scored_seconds() > 60 * options.baseline_minutes:  # type: ignore[union-attr]
+            self.progress.line("no comparison with FLAC: more validation audio than eval.baseline_minutes")
             return None
         path = self.folder.path / "baselines.json"
         if path.is_file():
             return baselines.Baselines(**json.loads(path.read_text(encoding="utf-8")))
-        found = baselines.compare(_at_depth(self._scored_audio(), bits), bits)
+        found = baselines.compare(_at_depth(scored_audio(self.parts.datasets), bits), bits)
         write_atomically(path, json.dumps(vars(found)))
         return found
 

@@ -5,7 +5,8 @@ to a key of the dataset. Which tokens the model may choose follows from the chai
 audio to be predicted changes. So a prompt and a given channel need no rule for each kind of code.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from codes.convert import NetworkName
+from codes.data.dataset import Dataset
 from codes.entries import Experiment, StepEntry
 from codes.options import SampleOptions
 from codes.trainer.injector import Injector
@@ -54,6 +56,7 @@ class Sampler:
         )
         reader = _reader(entry, self.options)
         assert reader is not None
+        self.mark = reader.mark
         self.network: Any = network
         if not hasattr(network, "generate"):
             raise OptionError([(reader.mark, f"samples: network {self.options.network} has no generate()")])
@@ -70,7 +73,8 @@ class Sampler:
                 message = f"samples: cannot go back through {injector.name}, which does not map one key to one key"
                 raise OptionError([(injector.mark, message)])
             if type(injector.injector).inverse is Injector.inverse:
-                raise OptionError([(injector.mark, f"samples: injector {injector.name} has no inverse")])
+                message = f"samples: injector {injector.name} has no inverse(): give it one, or take `samples` away"
+                raise OptionError([(injector.mark, message)])
             chain.insert(0, injector)
             key = injector.flags.in_[0]
         return chain
@@ -91,6 +95,20 @@ class Sampler:
     def output_bits(self, input_bits: int) -> int:
         """Bit depth of the integers that `decode` gives, for audio of `input_bits` bits."""
         return int(getattr(self.chain[0].injector, "bits", input_bits)) if self.chain else input_bits
+
+    def excerpts(self, files: Any) -> list[Excerpt]:
+        """Real audio to begin with, from files as `scored_audio` gives them; none where none is long enough.
+
+        Raises:
+            OptionError: the audio does not have the given channel.
+        """
+        options = self.options
+        chosen = excerpts(files, options.num, options.prompt_frames + options.new_frames)
+        given, num_channels = options.given_channel, chosen[0].pcm.shape[0] if chosen else 0
+        if chosen and given is not None and not 0 <= given < num_channels:
+            message = f"samples.given_channel is {given}: the audio has {num_channels} channels, counted from 0"
+            raise OptionError([(self.mark, message)])
+        return chosen
 
     def generate(self, pcm: Tensor, progress: ProgressCall | None = None) -> Tensor:
         """Continue audio.
@@ -126,19 +144,31 @@ def _reader(step: StepEntry, options: SampleOptions) -> Any:
     return None
 
 
+def scored_audio(datasets: Mapping[str, Dataset]) -> Iterator[tuple[str, np.ndarray, int, int]]:
+    """(path, pcm (C, T), bits, sample_rate_hz) of the validation audio, or of the training audio where there is none.
+
+    Nothing, where the dataset does not offer it.
+    """
+    dataset = datasets.get("val", datasets["train"])
+    return dataset.scored_audio() if hasattr(dataset, "scored_audio") else iter(())  # type: ignore[attr-defined]
+
+
 def excerpts(files: Any, num: int, frames: int) -> list[Excerpt]:
-    """Up to `num` excerpts of `frames` frames, from the middle of the longest files.
+    """`num` excerpts of `frames` frames, from as many files as there are long enough; none where there is none.
 
     Args:
-        files: iterator of (path, pcm (C, T), bits, sample_rate_hz), as a dataset's ``scored_audio()`` gives.
+        files: iterator of (path, pcm (C, T), bits, sample_rate_hz), as a dataset's ``scored_audio()`` gives; it is read
+            no further than needed.
     """
-    long_enough = [Excerpt(str(path), pcm, bits, rate) for path, pcm, bits, rate in files if pcm.shape[1] >= frames]
-    long_enough.sort(key=lambda excerpt: (-excerpt.pcm.shape[1], excerpt.name))
+    long_enough = (Excerpt(str(path), pcm, bits, rate) for path, pcm, bits, rate in files if pcm.shape[1] >= frames)
+    found = list(itertools.islice(long_enough, num))
+    each = -(-num // len(found)) if found else 0  # excerpts of one file
     chosen = []
-    for excerpt in long_enough[:num]:
-        start = (excerpt.pcm.shape[1] - frames) // 2
-        part = np.ascontiguousarray(excerpt.pcm[:, start : start + frames])
-        chosen.append(Excerpt(excerpt.name, part, excerpt.bits, excerpt.sample_rate_hz))
+    for number in range(num if found else 0):
+        whole = found[number % len(found)]
+        start = (number // len(found) + 1) * (whole.pcm.shape[1] - frames) // (each + 1)
+        part = np.ascontiguousarray(whole.pcm[:, start : start + frames])
+        chosen.append(Excerpt(whole.name, part, whole.bits, whole.sample_rate_hz))
     return chosen
 
 

@@ -43,6 +43,7 @@ class StereoChunkDataset(Dataset):
         mono: what becomes of mono files: "duplicate" to both channels, "skip", or "refuse" with an error.
         val_fraction: share of the duration that is kept for validation, 0 to 1.
         split_seed: which files that are.
+        val_seconds: validate on at most so much audio, the middle of every validation file; null: on all of it.
     """
 
     provides = {
@@ -65,6 +66,7 @@ class StereoChunkDataset(Dataset):
         mono: Literal["duplicate", "skip", "refuse"] = "refuse",
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        val_seconds: float | None = None,
     ) -> None:
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames is {chunk_frames}, it must be at least 1")
@@ -88,7 +90,7 @@ class StereoChunkDataset(Dataset):
         self.files = self._choose_length(files)
         self._note_depths()
         starts = [file.info.num_frames - chunk_frames + 1 for file in self.files]
-        chunks = [file.info.num_frames // chunk_frames for file in self.files]
+        self._first_chunks, chunks = self._middle(val_seconds if phase == "val" else None)
         self._ends = np.cumsum(starts if phase == "train" else chunks)  # of each file's share of the choices
         self._num_frames = sum(file.info.num_frames for file in self.files)
 
@@ -108,7 +110,7 @@ class StereoChunkDataset(Dataset):
         choice = int(rng.integers(self._ends[-1])) if self.phase == "train" else index
         number = int(np.searchsorted(self._ends, choice, side="right"))
         within = choice - (int(self._ends[number - 1]) if number else 0)
-        start_frame = within if self.phase == "train" else within * self.chunk_frames
+        start_frame = within if self.phase == "train" else (self._first_chunks[number] + within) * self.chunk_frames
         file = self.files[number]
         return {
             "wav": self._read_chunk(file, start_frame),
@@ -141,9 +143,29 @@ class StereoChunkDataset(Dataset):
 
         For val these are exactly the frames that its items hold as chunks, for the baselines to code as well.
         """
-        for file in self.files:
-            num_frames = file.info.num_frames // self.chunk_frames * self.chunk_frames
-            yield str(file.path), self._read(file, 0, num_frames), self.bits, file.info.sample_rate_hz
+        for number, file in enumerate(self.files):
+            start = self._first_chunks[number] * self.chunk_frames
+            pcm = self._read(file, start, self._num_chunks[number] * self.chunk_frames)
+            yield str(file.path), pcm, self.bits, file.info.sample_rate_hz
+
+    def scored_seconds(self) -> float:
+        """How much audio `scored_audio` gives."""
+        rates = [file.info.sample_rate_hz for file in self.files]
+        return sum(n * self.chunk_frames / rate for n, rate in zip(self._num_chunks, rates, strict=True))
+
+    def _middle(self, seconds: float | None) -> tuple[list[int], list[int]]:
+        """First chunk and number of chunks of each file: all of it, or the middle of each, `seconds` together."""
+        chunks = [file.info.num_frames // self.chunk_frames for file in self.files]
+        rates = [file.info.sample_rate_hz for file in self.files]
+        total = sum(n * self.chunk_frames / rate for n, rate in zip(chunks, rates, strict=True))
+        if seconds is None or total <= seconds:
+            self._num_chunks = chunks
+        else:
+            self._num_chunks = [max(1, int(n * seconds / total)) for n in chunks]
+            self._notes.append(
+                f"validates on the middle of every file, {self.scored_seconds():.0f} of {total:.0f} seconds"
+            )
+        return [(n - kept) // 2 for n, kept in zip(chunks, self._num_chunks, strict=True)], self._num_chunks
 
     def report(self) -> list[str]:
         """What was found, split, left out and taken, in lines for people."""

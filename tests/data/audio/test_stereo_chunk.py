@@ -198,3 +198,21 @@ def test_report_counts_everything(folder: Path):
     assert lines[1] == "left out: 1 not audio by its name (.txt) (notes.txt)"
     assert lines[2].endswith("this is train")
     assert "8000 Hz; 16-bit WAV PCM_16" in lines[-1]
+
+
+def test_val_seconds_takes_the_middle_of_every_file(make_stereo_folder):
+    folder = make_stereo_folder(num_files=4, num_samples=16_000, sample_rate_hz=8000)
+    options = {"path": folder, "phase": "val", "chunk_frames": 1000, "val_fraction": 0.5}
+    whole = StereoChunkDataset(**options)
+    cut = StereoChunkDataset(**options, val_seconds=1.0)
+    assert whole.scored_seconds() == 4.0
+    assert cut.scored_seconds() == 1.0
+    assert len(cut) == 8
+    rng = np.random.default_rng(0)
+    starts = [cut.item(index, rng)["start_frame"] for index in range(4)]
+    assert starts == [6000, 7000, 8000, 9000]
+    (path, pcm, _, _), *_ = cut.scored_audio()
+    items = np.concatenate([cut.item(index, rng)["wav"] for index in range(4)], axis=1)
+    assert (pcm == items).all()
+    assert cut.item(0, rng)["path"] == path
+    assert "validates on the middle of every file, 1 of 4 seconds" in cut.report()
