@@ -162,10 +162,14 @@ class Updater:
         """Drop the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def update(self, step: int, options: TrainOptions) -> None:
-        """Take one optimizer step with the gradients at hand; nothing is read back from the device."""
+    def update(self, step: int, options: TrainOptions) -> bool:
+        """Take one optimizer step with the gradients at hand; nothing is read back from the device.
+
+        Returns:
+            whether it did: not while the network is frozen.
+        """
         if step < self.after:
-            return
+            return False
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(group["base_lr"], step, options)
         if self.scaler is not None:
@@ -177,12 +181,13 @@ class Updater:
         self._norms.append(norm)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
-            return
+            return True
         not_finite = (norm - norm).ne(0)  # inf - inf and NaN - NaN are NaN, which differs from 0
         # ZeroRedundancyOptimizer holds the one that steps.
         stepping: Any = getattr(self.optimizer, "optim", self.optimizer)
         stepping.found_inf = not_finite.to(norm.dtype)
         self.optimizer.step()
+        return True
 
     def read_norms(self) -> float | None:
         """Count what was skipped since the last call; returns the last gradient norm. The one place that waits."""

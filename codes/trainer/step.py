@@ -121,6 +121,7 @@ class Step:
         others = [p for network in networks.values() for p in network.parameters()]
         self._frozen_parameters = [p for p in others if id(p) not in trained]
         self._trained_parameters = [p for updater in updaters for p in updater.parameters]
+        self.updated = False  # whether the last train() took an optimizer step; a loss scaler must know
 
     def require_grad(self) -> None:
         """Let gradients flow to the networks that this step trains, and to no other's parameters."""
@@ -167,9 +168,8 @@ class Step:
             for name, (total, count) in values.items():
                 tally[name][-1] = total.detach(), count
         self._correct(groups or [], tally, items)
-        if tally:
-            for updater in self.updaters:
-                updater.update(step, options)
+        taken = [updater.update(step, options) for updater in self.updaters] if tally else []
+        self.updated = any(taken)
         return tally
 
     def _group(self, values: Mapping[str, Any], parts: int) -> list[_Gradients]:
