@@ -244,7 +244,9 @@ def test_shapes_are_listed() -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([1, 2], torch.tensor([1, 2])), ([1.5, 2.0], torch.tensor([1.5, 2.0])), ([True, False], torch.tensor([True, False])),
+    [([1, 2], torch.tensor([1, 2])),
+     ([1.5, 2.0], torch.tensor([1.5, 2.0])),
+     ([True, False], torch.tensor([True, False])),
      ([np.int16(1), np.int16(2)], torch.tensor([1, 2], dtype=torch.int16)),
      ([np.float64(1), np.float64(2)], torch.tensor([1, 2], dtype=torch.float64)),
      ([np.bool_(True), np.bool_(False)], torch.tensor([True, False])),
