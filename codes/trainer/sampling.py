@@ -66,7 +66,7 @@ class Sampler:
     def _chain(self, step: Step, key: str) -> list[BoundInjector]:
         """The injectors that lead from a dataset's key to `key`, first one first."""
         chain: list[BoundInjector] = []
-        makers = {out: injector for injector in step.injectors for out in injector.flags.out}
+        makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
         while key in makers:
             injector = makers[key]
             if len(injector.flags.in_) != 1 or len(injector.flags.out) != 1:
