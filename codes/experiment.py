@@ -4,7 +4,7 @@ Everything that is wrong is collected first and raised at once, one line each: `
 """
 
 import inspect
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from codes.entries import (
     StepEntry,
     StepFlags,
 )
-from codes.options import ExperimentOptions
+from codes.options import NO_EFFECT, ExperimentOptions
 from codes.registry import options_of
 from codes.yaml_source import Mark, Node, OptionError, read_yaml
 
@@ -76,6 +76,15 @@ def _takes_any_number(cls: Any) -> bool:
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.forward).parameters.values())
 
 
+def _at(node: Node, keys: Iterable[str]) -> Node | None:
+    """The node under nested keys, or None."""
+    for key in keys:
+        if not isinstance(node.value, dict) or key not in node.value:
+            return None
+        node = node.value[key]
+    return node
+
+
 class _Reader:
     """One pass over the tree of an experiment."""
 
@@ -97,7 +106,8 @@ class _Reader:
         found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
         networks = {name: entry for name, entry in found.items() if entry is not None}
         steps = self._steps()
-        warnings = wiring.check(datasets, steps, self.problems, self.complete)
+        warnings = self._without_effect()
+        warnings += wiring.check(datasets, steps, self.problems, self.complete)
         self._check_networks()
         if self.problems or options is INVALID:
             return None
@@ -105,6 +115,12 @@ class _Reader:
             file=file, options=options, datasets=datasets, networks=networks, steps=steps,
             values=values, warnings=warnings, overrides=overrides, plugins=self.plugins,
         )  # fmt: skip
+
+    def _without_effect(self) -> list[str]:
+        """One line that names the keys that are set and have no effect yet; `false` and nothing set none."""
+        nodes = ((key, _at(self.root, key.split("."))) for key in NO_EFFECT)
+        found = [f"{key} (line {node.mark.line})" for key, node in nodes if node is not None and node.value]
+        return [f"no effect yet: {', '.join(found)}"] if found else []
 
     def load_plugins(self) -> None:
         """Import the files under `plugins`; one that cannot be loaded is a problem, and the others still count."""

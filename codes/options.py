@@ -14,6 +14,13 @@ from codes.registry import Output, Range
 LearningRateScheme = Literal["constant", "MultiStepLR", "CosineAnnealingLR_Restart", "inverse_sqrt"]
 
 
+# DLAS keys that are read and checked for nothing yet; a run that sets one says so in a line.
+NO_EFFECT = (
+    "wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "dist_backend",
+    "ddp_find_unused_parameters", "ddp_static_graph", "eval.pure", "eval.output_state", "eval.injectors",
+    "eval.evaluators", "logger.visuals", "logger.visual_debug_rate", "logger.is_mel_spectrogram",
+)  # fmt: skip
+
 Count = Annotated[int, Range(least=1)]
 AtLeastZero = Annotated[int, Range(least=0)]
 Positive = Annotated[float, Range(above=0)]
@@ -93,11 +100,17 @@ class LoggerOptions:
         print_freq: steps between lines of training figures
         save_checkpoint_freq: steps between checkpoints (default: only after the last step)
         num_checkpoints: how many of the newest checkpoints are kept, besides the best and the final one
+        visuals: no effect yet
+        visual_debug_rate: no effect yet
+        is_mel_spectrogram: no effect yet
     """
 
     print_freq: Count = 100
     save_checkpoint_freq: Count | None = None
     num_checkpoints: Count = 2
+    visuals: Any = None
+    visual_debug_rate: Any = None
+    is_mel_spectrogram: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +121,19 @@ class EvalOptions:
         max_batches: validate on this many batches, spread evenly over the set (default: all of it)
         baselines: compare with FLAC and with the entropy of single samples on the same audio
         baseline_minutes: leave that comparison out where there is more validation audio than this
+        pure: no effect yet
+        output_state: no effect yet
+        injectors: no effect yet
+        evaluators: no effect yet
     """
 
     max_batches: Count | None = None
     baselines: bool = True
-    baseline_minutes: float = 15.0
+    baseline_minutes: NotNegative = 15.0
+    pure: Any = None
+    output_state: Any = None
+    injectors: Any = None
+    evaluators: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +182,13 @@ class ExperimentOptions:
         anomaly_detection: find the operation that made a gradient NaN (slow)
         cuda_benchmarking_enabled: let cuDNN choose its algorithms by trial
         use_tb_logger: write TensorBoard files
+        wandb: no effect yet
+        wandb_project_name: no effect yet
+        wandb_run_name: no effect yet
+        keep_optimizer_states_on_cpu: no effect yet
+        dist_backend: no effect yet
+        ddp_find_unused_parameters: no effect yet
+        ddp_static_graph: no effect yet
         datasets: train, and val where there is one
         networks: the networks by name
         steps: the training steps by name, in order
@@ -183,6 +211,13 @@ class ExperimentOptions:
     anomaly_detection: bool = False
     cuda_benchmarking_enabled: bool = False
     use_tb_logger: bool = True
+    wandb: Any = None
+    wandb_project_name: Any = None
+    wandb_run_name: Any = None
+    keep_optimizer_states_on_cpu: Any = None
+    dist_backend: Any = None
+    ddp_find_unused_parameters: Any = None
+    ddp_static_graph: Any = None
     datasets: dict[str, Any]
     networks: dict[str, Any]
     steps: dict[str, Any]
