@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codes.trainer.checkpoint import write_atomically
+from codes.trainer.checkpoint import CheckpointError, write_atomically
 from codes.trainer.step import BoundLoss, Tally
 
 WALL_CLOCK = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")  # differ from run to run
@@ -168,12 +168,21 @@ class MetricsFile:
         return self._tensorboard
 
     def write(self, step: int, split: str, figures: Mapping[str, float | int | None]) -> None:
-        """Append one line and the same figures to TensorBoard; what is not finite is null, as JSON has no NaN."""
+        """Append one line and the same figures to TensorBoard; what is not finite is null, as JSON has no NaN.
+
+        Raises:
+            CheckpointError: the line could not be written (disk full).
+        """
         figures = {name: value if value is None or math.isfinite(value) else None for name, value in figures.items()}
         line = {"step": step, "split": split, **figures}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be written: {error}; the newest checkpoint is whole: "
+                "make room and start the same command again"
+            ) from error
         for name, value in figures.items():
             if self.tensorboard is not None and value is not None:
                 self.tensorboard.add_scalar(f"{split}/{name}", value, step)

@@ -404,6 +404,16 @@ def test_no_room_for_a_checkpoint(toy: Any) -> None:
     assert toy.train({"train.niter": 8}).step == 8
 
 
+def test_no_room_for_a_line_of_metrics(toy: Any) -> None:
+    """/dev/full is a disk that is full; the half line of a real one is dropped when the run goes on."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    trainer = toy.trainer({"logger.save_checkpoint_freq": 2})
+    trainer.metrics.path = Path("/dev/full")
+    with pytest.raises(CheckpointError, match=r"/dev/full cannot be written: .*No space left.* start the same command"):
+        trainer.metrics.write(1, "train", {})
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
     """A real file system of 160 KiB, where we may mount one."""
