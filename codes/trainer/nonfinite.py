@@ -12,7 +12,6 @@ from codes.trainer.state import split_batch
 from codes.trainer.step import batch_seed
 from codes.trainer.trace import Record, trace
 
-
 FINITE = "this batch is finite now: the cause is in dropout or in the loss scale"
 
 
