@@ -36,6 +36,7 @@ DECLARED_EXTRAS = {
     "aten.ne": "the same",
     "aten._to_copy": "the same",
     "aten._foreach_sub_": "fused AdamW takes back its step count where the update is skipped",
+    "aten.detach": "the loss is kept for the log without its graph",
     "aten.sum": "a loss is a sum and a count ...",
     "aten.mul": "... and is divided by what was counted over all micro-batches",
 }

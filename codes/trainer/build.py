@@ -64,7 +64,7 @@ def build(experiment: Experiment) -> Parts:
         OptionError: every entry that could not be built, with its place.
     """
     options, collector = experiment.options, _Collector()
-    torch.manual_seed(options.train.manual_seed)
+    checkpoints.seed_random(options.train.manual_seed)
     torch.backends.cudnn.benchmark = options.cuda_benchmarking_enabled
     start = Mark(str(experiment.file), 1, 1)
     device = collector.attempt(start, lambda: choose_device(options)) or torch.device("cpu")

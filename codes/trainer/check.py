@@ -9,7 +9,7 @@ from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines
-from codes.trainer.nonfinite import first_nonfinite
+from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
 from codes.trainer.optim import Updater
 from codes.trainer.sampling import Sampler, scored_audio
 from codes.trainer.trace import Record, trace
@@ -118,10 +118,10 @@ def replay(experiment: Experiment, checkpoint: Path) -> str:
             checkpoints.fit_weights(network, name, checkpoints.load_weights(path), path, strict=True)
     number = checkpoints.step_of(checkpoint)
     batch = parts.train_loader.batch(number - 1)
-    records = trace(parts, batch, number, 0, experiment.options.train.mega_batch_factor)
+    records, found = find_nonfinite(experiment, parts, batch, number)
     rows = [[record.key, record.shape(), _range(record), str(record.mark or "dataset")] for record in records]
     return "\n".join([f"batch {number} of {experiment.file}", *table(["key", "shape", "range", "line"], rows),
-                      first_nonfinite(parts, records)])  # fmt: skip
+                      found])  # fmt: skip
 
 
 def _range(record: Record) -> str:

@@ -61,7 +61,7 @@ class Evaluation:
         self.metrics.write(step, "val", figures)
         self.progress.line(f"val at step {step}: {self._shown(figures)}")
         name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
-        return (name, figures[name]) if len(figures) > 1 else (None, math.inf)
+        return (name, figures[name]) if name in figures else (None, math.inf)
 
     def _shown(self, figures: dict[str, float]) -> str:
         """Validation figures in a line, bits per sample and its rival first."""

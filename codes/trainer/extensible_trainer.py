@@ -24,6 +24,7 @@ from codes.trainer.progress import Progress, memory_bytes
 from codes.trainer.run_folder import RunFolder
 from codes.trainer.signals import StopRequest
 from codes.trainer.state import State, move, split_batch
+from codes.trainer.step import batch_seed
 
 
 class ExtensibleTrainer:
@@ -49,6 +50,7 @@ class ExtensibleTrainer:
         self.best: dict[str, float] | None = None
         losses = {step.name: step.losses for step in self.parts.steps}
         self.averages = Averages(losses, {step.name: step.flags.loss_log_buffer for step in self.parts.steps})
+        self._random: dict[str, Any] | None = None
         self._resumed = self._resume()
         self.folder.create()
         self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
@@ -67,6 +69,10 @@ class ExtensibleTrainer:
             CheckpointError: a checkpoint could not be written.
         """
         self._announce()
+        if self._random is None:  # last of all: what was imported up to here may have drawn numbers (rich does)
+            checkpoints.seed_random(self.seed)
+        else:
+            checkpoints.restore_random_state(self._random)
         with self._running() as stop:
             self.parts.train_loader.seek(self.step)
             self._set_mode()
@@ -108,7 +114,8 @@ class ExtensibleTrainer:
         options = self.options.train
         micro_batches = split_batch(batch, options.mega_batch_factor)
         provided = set(micro_batches[0])
-        seed = (self.seed * 1_000_003 + number) << 8
+        seed = batch_seed(self.seed, number)
+        updated = False
         for step in self.parts.steps:
             if not step.flags.due(number):
                 continue
@@ -118,10 +125,11 @@ class ExtensibleTrainer:
             states = [State(micro_batch) for micro_batch in micro_batches]
             tally = step.train(states, number, seed, self.precision.autocast, options)
             self.averages.add(step.name, tally)
+            updated |= step.updated
             if step.kept:
                 for micro_batch, state in zip(micro_batches, states, strict=True):
                     micro_batch.update(step.outputs(state, provided))
-        if self.precision.scaler is not None:
+        if self.precision.scaler is not None and updated:
             self.precision.scaler.update()
         for average in self.parts.averages.values():
             average.update()
@@ -140,7 +148,7 @@ class ExtensibleTrainer:
         if self._due(options.train.val_freq) or last:
             self._validate()
         if options.samples is not None and (self._due(options.samples.every) or last):
-            self.evaluation.sample(self.step)
+            self._sample()
         if self._due(options.logger.save_checkpoint_freq) and self._saved_step != self.step:
             self.save()
 
@@ -191,6 +199,14 @@ class ExtensibleTrainer:
             self.best = {"value": value, "step": self.step}
             self.save()
 
+    def _sample(self) -> None:
+        """Make samples with the averages; training goes on in training mode."""
+        started = time.perf_counter()
+        with self._averaged():
+            self.evaluation.sample(self.step)
+        self._set_mode()
+        self._logged_at += time.perf_counter() - started
+
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The moving averages in place of the weights, where there are any."""
@@ -206,11 +222,18 @@ class ExtensibleTrainer:
         """Write a checkpoint of this step and thin out the older ones."""
         path = self._write(self.folder.checkpoints)
         self._saved_step = self.step
+        self._tidy()
+        return path
+
+    def _tidy(self) -> None:
+        """Mark the best and the final checkpoint, and thin out the others."""
         marks = {"best": self.best, "final": self.step if self.step >= self.options.train.niter else None}
-        checkpoints.write_atomically(self.folder.checkpoints / "marks.json", json.dumps(marks))
+        try:
+            checkpoints.write_atomically(self.folder.checkpoints / "marks.json", json.dumps(marks))
+        except OSError as error:
+            raise CheckpointError(f"{self.folder.checkpoints} cannot be written: {error}") from error
         keep = {self.step} | ({int(self.best["step"])} if self.best else set())
         checkpoints.thin_out(self.folder.checkpoints, self.options.logger.num_checkpoints, keep)
-        return path
 
     def _write(self, folder: Path) -> Path:
         self.metrics.flush()
@@ -264,7 +287,7 @@ class ExtensibleTrainer:
                     updater.load_state_dict(saved)
         if self.precision.scaler is not None and state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
-        checkpoints.restore_random_state(state["random"])
+        self._random = state["random"]
         self.averages.load_state_dict(state["averages"])
         self.step, self.best = state["step"], state["best"]
 
@@ -284,6 +307,8 @@ class ExtensibleTrainer:
         """Save the final checkpoint and say how it went."""
         if self._saved_step != self.step:
             self.save()
+        else:
+            self._tidy()  # a kill may have come between the checkpoint and this
         self.progress.stop()
         self.evaluation.summary(self.best)
 
