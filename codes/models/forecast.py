@@ -32,6 +32,12 @@ class Forecast:
     features: Tensor  # (B, N, F) float32, about -4 .. 4
 
 
+def plain_forecast(previous: Tensor) -> Forecast:
+    """The forecast without linear prediction: the channel's previous code (B, N)."""
+    nothing = torch.zeros(*previous.shape, 0, device=previous.device)
+    return Forecast(previous, nothing, nothing.sum(-1), nothing)
+
+
 @dataclasses.dataclass
 class ForecastState:
     """What a forecaster carries from token to token. Sequences start at ``origin`` frames."""

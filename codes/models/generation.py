@@ -5,19 +5,40 @@ one step with the key-value cache. When the cache is full it is filled again fro
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from codes.models.forecast import Forecast
-from codes.models.heads import Choice, LogisticsHead
-
-if TYPE_CHECKING:
-    from codes.models.gpt import Gpt
+from codes.models.forecast import Forecast, Forecaster, plain_forecast
+from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
+from codes.models.transformer import Transformer
 
 Progress = Callable[[int, int], None]
 PROGRESS_TOKENS = 256
+
+
+class Steppable(Protocol):
+    """What generation needs of a network; `gpt` says what each part is."""
+
+    num_channels: int
+    context: int
+    max_length: int
+    vocabulary: int
+    channel_embedding: torch.nn.Parameter
+    forecaster: Forecaster | None
+    transformer: Transformer
+    head: SoftmaxHead | BytesHead | LogisticsHead
+
+    @property
+    def silence(self) -> int: ...
+
+    @property
+    def reach(self) -> int: ...
+
+    def embed(self, ids: Tensor, first: int, forecast: Forecast | None) -> Tensor: ...
+
+    def embed_window(self, ids: Tensor, first: int, forecast: Forecast | None) -> Tensor: ...
 
 
 class Stepper:
@@ -29,7 +50,7 @@ class Stepper:
         known: tokens known from the start, at least the network's context.
     """
 
-    def __init__(self, network: "Gpt", ids: Tensor, known: int) -> None:
+    def __init__(self, network: Steppable, ids: Tensor, known: int) -> None:
         self.network = network
         self.heads_forecast = isinstance(network.head, LogisticsHead)
         batch, length = ids.shape
@@ -99,8 +120,6 @@ class Stepper:
             return network.forecaster.step(self.forecaster_state, self.token)
         if not self.heads_forecast:
             return None
-        from codes.models.gpt import plain_forecast
-
         place = self.token - network.num_channels
         if place < 0:
             return plain_forecast(torch.full_like(self.ids[:, :1], network.silence))
@@ -123,7 +142,7 @@ def _from(forecast: Forecast, first: int) -> Forecast:
     )
 
 
-def complete(network: "Gpt", ids: Tensor, choice: Choice, progress: Progress | None = None) -> Tensor:
+def complete(network: Steppable, ids: Tensor, choice: Choice, progress: Progress | None = None) -> Tensor:
     """Fill the positions of ids (B, T) that are -1; see `Gpt.generate`."""
     _check(ids, network.vocabulary)
     known = _known(ids)
@@ -162,7 +181,7 @@ def _check(ids: Tensor, vocabulary: int) -> None:
         raise ValueError(f"generate got ids from {low} to {high}: they must be -1 (free) or 0 to {vocabulary - 1}")
 
 
-def stepwise_nats(network: "Gpt", ids: Tensor, known: int | None = None) -> Tensor:
+def stepwise_nats(network: Steppable, ids: Tensor, known: int | None = None) -> Tensor:
     """Code lengths (B, T - known) by steps, as a decoder would see them; equal to the network's parallel forward."""
     known = network.context if known is None else known
     stepper = Stepper(network, ids, known)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from codes.models import generation
-from codes.models.forecast import Forecast, Forecaster
+from codes.models.forecast import Forecast, Forecaster, plain_forecast
 from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.inputs import ConvolutionInput, TokenInput, ValueInput
 from codes.models.linear_prediction import LinearPrediction
@@ -209,12 +209,6 @@ class Gpt(Network):
             return generation.complete(self, ids.long(), choice, progress)
         finally:
             self.train(training)
-
-
-def plain_forecast(previous: Tensor) -> Forecast:
-    """The forecast without linear prediction: the channel's previous code (B, N)."""
-    nothing = torch.zeros(*previous.shape, 0, device=previous.device)
-    return Forecast(previous, nothing, nothing.sum(-1), nothing)
 
 
 def _check_codes(
