@@ -32,9 +32,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run one command; 0 when it did what was asked, 2 when the experiment is wrong, 1 when the run failed."""
     arguments = parse_arguments()
-    from codes.trainer import commands
+    try:
+        from codes.trainer import commands
 
-    return commands.run(arguments)
+        return commands.run(arguments)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Found here: keys that are read before any dataset or injector wrote them, keys t
 dataset's, and outputs that nobody reads (a warning).
 """
 
+import math
 from collections.abc import Iterable
 
 from codes import registry
@@ -71,6 +72,7 @@ class _Walk:
         self.own: dict[str, Mark] = {}  # what the step at hand has written so far
         self.written: dict[str, Mark] = {}
         self.read: set[str] = set()
+        self.writers: dict[str, tuple[Entry, StepEntry]] = {}
         self.missing: dict[tuple[Mark, str], str] = {}  # what is read too early -> did you mean
 
     def through(self, steps: list[StepEntry]) -> None:
@@ -79,21 +81,28 @@ class _Walk:
             self.own = {}
             for entry in step.injectors:
                 if not ((entry.flags.train and self.phase == "val") or (entry.flags.eval and self.phase == "train")):
-                    self._reads(entry, entry.flags.in_)
-                    self._writes(entry)
+                    self._reads(entry, entry.flags.in_, step)
+                    self._writes(entry, step)
             for loss in step.losses:
-                self._reads(loss, loss.reads.values())
+                self._reads(loss, loss.reads.values(), step)
             kept = self.own if step.flags.step_outputs is None else step.flags.step_outputs
             self.known |= {key: self.own[key] for key in kept if key in self.own}
 
-    def _reads(self, entry: Entry, keys: Iterable[str]) -> None:
+    def _reads(self, entry: Entry, keys: Iterable[str], step: StepEntry) -> None:
         self.read.update(keys)
         for key in keys:
             if key not in self.known and key not in self.own:
                 hint = did_you_mean(key, {*self.known, *self.own})
                 self.missing[entry.mark, f"{entry.name} reads {key!r}, which nothing wrote before it"] = hint
+            elif self.phase == "train" and key in self.writers:
+                why = _may_be_absent(self.writers[key], (entry, step))
+                if why:
+                    message = (
+                        f"{entry.name} reads {key!r}, which {self.writers[key][0].name} does not always write ({why})"
+                    )
+                    self.problems.append((entry.mark, f"{message}: give both the same conditions"))
 
-    def _writes(self, entry: Entry) -> None:
+    def _writes(self, entry: Entry, step: StepEntry) -> None:
         for key in entry.flags.out:
             if key in self.own or key in self.known:
                 first = self.own.get(key) or self.known.get(key)
@@ -101,6 +110,22 @@ class _Walk:
                 self.problems.append((entry.mark, f"{entry.name} writes {key!r}, which {by}: choose another name"))
             self.own.setdefault(key, entry.mark)
             self.written.setdefault(key, entry.mark)
+            self.writers.setdefault(key, (entry, step))
+
+
+def _may_be_absent(writer: tuple[Entry, StepEntry], reader: tuple[Entry, StepEntry]) -> str:
+    """The condition of a writer (or of its step) that does not hold whenever its reader runs; "" where all do."""
+    within = writer[1] is reader[1]  # then the step's own conditions hold for both
+    wrote = [writer[0].flags] if within else [writer[0].flags, writer[1].flags]
+    read = [reader[0].flags] if within else [reader[0].flags, reader[1].flags]
+    if max(f.after for f in wrote) > max(max(f.after for f in read), 1):
+        return "after"
+    ends = [f.before for f in read if f.before is not None]
+    if any(f.before is not None and (not ends or min(ends) > f.before) for f in wrote):
+        return "before"
+    if any(math.lcm(*(f.every for f in read)) % f.every for f in wrote):
+        return "every"
+    return "no_accum" if getattr(wrote[0], "no_accum", False) and not getattr(read[0], "no_accum", False) else ""
 
 
 def _check_step_outputs(step: StepEntry, problems: Problems) -> None:

@@ -28,6 +28,10 @@ class Dataset(Registered):
         """Number of items in an epoch."""
         raise NotImplementedError(f"{type(self).__name__} must define __len__")
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the data, as plain values; a run is continued on the same data only."""
+        return {"items": len(self)}
+
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index`` as a dict of arrays, tensors, numbers and strings with the keys of ``provides``.
 

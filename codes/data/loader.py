@@ -8,6 +8,7 @@ the position in the data is one number: the count of batches taken.
 import pickle
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from codes.data.audio.reader import AudioReadError
 from codes.data.dataset import Dataset
 
 
@@ -59,8 +61,17 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, dataset: Dataset, seed: int, plugins: list[Path]) -> None:
         self.dataset, self.seed, self.plugins = dataset, seed, plugins
 
-    def __getitem__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        """The batch of these (epoch, index)."""
+    def __getitem__(self, places: list[tuple[int, int]]) -> dict[str, Any] | Exception:
+        """The batch of these (epoch, index), or the error that prevents it: errors that a worker raised would come
+        with torch's own words around them."""
+        try:
+            return self._batch(places)
+        except Exception as error:
+            if not isinstance(error, AudioReadError):
+                error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+            return error
+
+    def _batch(self, places: list[tuple[int, int]]) -> dict[str, Any]:
         items = [self._item(epoch, index) for epoch, index in places]
         try:
             return collate(items)
@@ -170,14 +181,14 @@ class Loader:
         if self._iterator is None:
             self._stream.start = self.position
             self._iterator = iter(self._loader)
-        batch = next(self._iterator)
+        batch = _checked(next(self._iterator))
         self.position += 1
         self.waited_seconds += time.perf_counter() - started
         return batch
 
     def batch(self, number: int) -> dict[str, Any]:
         """One batch by number, made here and without moving the position."""
-        return self._batches[self._stream.batch(number)]
+        return _checked(self._batches[self._stream.batch(number)])
 
     def close(self) -> None:
         """Stop the worker processes, also after an error, whose traceback would hold them until the collector comes."""
@@ -192,6 +203,12 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _checked(batch: dict[str, Any] | Exception) -> dict[str, Any]:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
 
 
 def _as_is(batch: Any) -> Any:

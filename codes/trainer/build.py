@@ -78,6 +78,8 @@ def build(experiment: Experiment) -> Parts:
     collector.raise_problems()
     notes = [*experiment.warnings, *([precision.note] if precision.note else [])]
     notes += _prepare_networks(collector, experiment, networks, device)
+    for entry in experiment.steps:
+        _check_depths(collector, entry, datasets)
     train, val = _loaders(collector, experiment, datasets, device)
     updaters: dict[str, list[Updater]] = {}
     frozen = {name: entry.flags.after for name, entry in experiment.networks.items()}
@@ -85,6 +87,8 @@ def build(experiment: Experiment) -> Parts:
     for index, entry in enumerate(experiment.steps):
         kept = _read_later(experiment.steps[index + 1 :], entry)
         step = collector.attempt(entry.mark, lambda e=entry, k=kept: _step(e, networks, updaters, precision, k, frozen))
+        if step is not None:
+            _hand_on_depth(step, datasets["train"])
         steps.append(step)
     collector.raise_problems()
     assert train is not None
@@ -164,6 +168,25 @@ def _step(
         own.append(Updater(network, optimizer, entry.flags.clip_grad_eps, precision.scaler, frozen[name]))
         updaters.setdefault(name, []).append(own[-1])
     return Step(entry, injectors, losses, own, networks, kept)
+
+
+def _hand_on_depth(step: Step, dataset: Dataset) -> None:
+    """Tell injectors that read the dataset's integers how many bits those have: 24 of an int32, 8 of an int16."""
+    bits = getattr(dataset, "bits", None)
+    for bound in step.injectors:
+        if bits is not None and bound.flags.in_ == ["wav"] and hasattr(bound.injector, "input_bits"):
+            bound.injector.input_bits = bits  # type: ignore[attr-defined]
+
+
+def _check_depths(collector: _Collector, entry: StepEntry, datasets: Mapping[str, Dataset]) -> None:
+    """An `input_bits` that is not the depth of the dataset's integers would shift the sound away."""
+    depths = {name: bits for name, dataset in datasets.items() if (bits := getattr(dataset, "bits", None)) is not None}
+    for injector in entry.injectors:
+        given = injector.built_from.options.get("input_bits")
+        for name, bits in depths.items() if injector.flags.in_ == ["wav"] and given is not None else ():
+            if given != bits:
+                message = f"{injector.name}: input_bits is {given}, the integers of datasets.{name} have {bits} bits"
+                collector.problems.append((injector.mark, message))
 
 
 def _components(collector: _Collector, entry: StepEntry, networks: dict[str, nn.Module]) -> tuple[list[Any], list[Any]]:

@@ -5,14 +5,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from codes import registry
 from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines
 from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
 from codes.trainer.optim import Updater
-from codes.trainer.sampling import Sampler, scored_audio
+from codes.trainer.sampling import make_sampler
 from codes.trainer.trace import Record, trace
+from codes.yaml_source import OptionError
 
 
 def check(experiment: Experiment) -> str:
@@ -23,11 +25,9 @@ def check(experiment: Experiment) -> str:
     """
     parts = build(experiment)
     options = experiment.options
-    records = trace(parts, parts.train_loader.batch(0), 1, 0, options.train.mega_batch_factor)
+    records = _trace_or_explain(experiment, parts)
     if options.samples is not None:
-        sampler = Sampler(experiment, parts.steps, parts.networks[options.samples.network])
-        if not sampler.excerpts(scored_audio(parts.datasets)):
-            parts.notes.append("warning: no samples will be made: no validation file is long enough for them")
+        make_sampler(experiment, parts)
     lines = [f"{experiment.file}: {options.name}"]
     lines += dataset_lines(parts)
     micro = options.train.mega_batch_factor
@@ -39,6 +39,19 @@ def check(experiment: Experiment) -> str:
     ]
     lines += ["", *parts.notes, _verdict(parts, records)]
     return "\n".join(lines)
+
+
+def _trace_or_explain(experiment: Experiment, parts: Parts) -> list[Record]:
+    """Trace the first batch; what an injector, a loss or the data raises becomes a located problem."""
+    try:
+        return trace(parts, parts.train_loader.batch(0), 1, 0, experiment.options.train.mega_batch_factor)
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        places = {str(entry.mark): entry for step in experiment.steps for entry in [*step.injectors, *step.losses]}
+        at = next((entry for note in notes for text, entry in places.items() if note.endswith(f", {text}")), None)
+        mark = at.mark if at else experiment.datasets["train"].mark
+        where = f"{at.name}: " if at else ""
+        raise OptionError([(mark, f"{where}{registry.reason(error)}")]) from error
 
 
 def options_batch(experiment: Experiment) -> int:

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,20 +30,17 @@ class Evaluation:
     """Validates, samples and reports for one run.
 
     Args:
-        experiment, parts, folder, metrics, progress: of the run.
-
-    Raises:
-        OptionError: `samples` names a network that cannot be sampled.
+        experiment, parts, folder, metrics, progress, sampler: of the run.
     """
 
     def __init__(
-        self, experiment: Experiment, parts: Parts, folder: RunFolder, metrics: MetricsFile, progress: Progress
-    ) -> None:
+        self, experiment: Experiment, parts: Parts, folder: RunFolder, metrics: MetricsFile, progress: Progress,
+        sampler: Sampler | None,
+    ) -> None:  # fmt: skip
         self.experiment, self.parts, self.folder = experiment, parts, folder
         self.metrics, self.progress = metrics, progress
         self.baseline: baselines.Baselines | None = None
-        options = experiment.options.samples
-        self.sampler = Sampler(experiment, parts.steps, parts.networks[options.network]) if options else None
+        self.sampler = sampler
 
     @torch.no_grad()
     def validate(self, step: int) -> tuple[str | None, float]:
@@ -102,14 +101,25 @@ class Evaluation:
         pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
         with self.parts.precision.autocast():
             made = self.sampler.generate(pcm)
-        folder = self.folder.samples / f"step_{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._sample_folder(step)
+        aside = folder.with_suffix(".tmp")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         for number, (excerpt, wav) in enumerate(zip(chosen, made, strict=True)):
             bits = self.sampler.output_bits(excerpt.bits)
-            self._write(folder / f"{number}_model.wav", to_float(wav, bits), bits, excerpt, step)
-            self._write(folder / f"{number}_real.wav", to_float(excerpt.pcm, excerpt.bits), excerpt.bits, excerpt, step)
+            self._write(aside / f"{number}_model.wav", to_float(wav, bits), bits, excerpt, step)
+            self._write(aside / f"{number}_real.wav", to_float(excerpt.pcm, excerpt.bits), excerpt.bits, excerpt, step)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
         what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
         self.progress.line(f"samples at step {step} ({what}, beside the real audio): {folder}")
+
+    def _sample_folder(self, step: int) -> Path:
+        return self.folder.samples / f"step_{step:08d}"
+
+    def has_samples(self, step: int) -> bool:
+        """Whether the samples of a step are there."""
+        return self._sample_folder(step).is_dir()
 
     def _write(self, path: Path, wav: np.ndarray, bits: int, excerpt: Excerpt, step: int) -> None:
         from codes.data.audio.picture import save_png, spectrogram_image
@@ -133,11 +143,13 @@ class Evaluation:
         if val.scored_seconds() > 60 * options.baseline_minutes:  # type: ignore[union-attr]
             self.progress.line("no comparison with FLAC: more validation audio than eval.baseline_minutes")
             return None
-        path = self.folder.path / "baselines.json"
+        path, data = self.folder.path / "baselines.json", val.fingerprint()  # type: ignore[union-attr]
         if path.is_file():
-            return baselines.Baselines(**json.loads(path.read_text(encoding="utf-8")))
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["data"] == data:
+                return baselines.Baselines(**known["figures"])
         found = baselines.compare(_at_depth(scored_audio(self.parts.datasets), bits), bits)
-        write_atomically(path, json.dumps(vars(found)))
+        write_atomically(path, json.dumps({"data": data, "figures": vars(found)}))
         return found
 
     def _model_bits(self) -> int | None:

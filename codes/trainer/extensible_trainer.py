@@ -22,6 +22,7 @@ from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.nonfinite import NonFiniteError, explain
 from codes.trainer.progress import Progress, memory_bytes
 from codes.trainer.run_folder import RunFolder
+from codes.trainer.sampling import make_sampler
 from codes.trainer.signals import StopRequest
 from codes.trainer.state import State, move, split_batch
 from codes.trainer.step import batch_seed
@@ -45,6 +46,7 @@ class ExtensibleTrainer:
         self.seed = self.options.train.manual_seed
         self.parts: Parts = build(experiment)
         self.device, self.precision = self.parts.device, self.parts.precision
+        sampler = make_sampler(experiment, self.parts)
         self.folder = RunFolder(experiment, fresh)
         self.step = max(0, self.options.start_step)
         self.best: dict[str, float] | None = None
@@ -55,7 +57,7 @@ class ExtensibleTrainer:
         self.folder.create()
         self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
         self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter)
-        self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress)
+        self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress, sampler)
         self._saved_step = self.step if self._resumed else -1
         self._logged_at = time.perf_counter()
         self._logged_step = self.step
@@ -101,7 +103,12 @@ class ExtensibleTrainer:
 
     def train_step(self) -> None:
         """One iteration: the next batch through every step that is due."""
-        batch = self.parts.train_loader.next()
+        try:
+            batch = self.parts.train_loader.next()
+        except Exception:
+            if self._saved_step != self.step:
+                self.save()
+            raise
         self.step += 1
         try:
             self.run_batch(move(batch, self.device), self.step)
@@ -137,7 +144,7 @@ class ExtensibleTrainer:
     def _set_mode(self) -> None:
         """Training mode for what is trained; networks that are not stay in evaluation mode."""
         for name, network in self.parts.networks.items():
-            network.train(self.experiment.networks[name].flags.trainable)
+            network.train(name in self.parts.updaters)
 
     def _at_intervals(self) -> None:
         options = self.options
@@ -147,10 +154,10 @@ class ExtensibleTrainer:
             self._log()
         if self._due(options.train.val_freq) or last:
             self._validate()
-        if options.samples is not None and (self._due(options.samples.every) or last):
-            self._sample()
-        if self._due(options.logger.save_checkpoint_freq) and self._saved_step != self.step:
+        if (self._due(options.logger.save_checkpoint_freq) or last) and self._saved_step != self.step:
             self.save()
+        if options.samples is not None and self._due(options.samples.every) and not last:
+            self._sample()
 
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step % interval == 0
@@ -160,12 +167,13 @@ class ExtensibleTrainer:
         figures: dict[str, Any] = dict(self.averages.figures(self.step))
         for network, updaters in self.parts.updaters.items():
             for updater in updaters:
-                figures[f"grad_norm.{network}"] = updater.read_norms()
-                figures[f"lr.{network}"] = updater.optimizer.param_groups[0]["lr"]
+                title = network if len(updaters) == 1 else f"{network}.{updaters.index(updater)}"
+                figures[f"grad_norm.{title}"] = updater.read_norms()
+                figures[f"lr.{title}"] = updater.optimizer.param_groups[0]["lr"]
                 if updater.skipped:
-                    figures[f"skipped_updates.{network}"] = updater.skipped
-                if updater.streak >= self.options.train.max_nonfinite_steps:
-                    self._stop_nonfinite(network, updater.streak)
+                    figures[f"skipped_updates.{title}"] = updater.skipped
+                if updater.longest_streak >= self.options.train.max_nonfinite_steps:
+                    self._stop_nonfinite(network, updater.longest_streak)
         now = time.perf_counter()
         seconds, steps = now - self._logged_at, self.step - self._logged_step
         waited, self.parts.train_loader.waited_seconds = self.parts.train_loader.waited_seconds, 0.0
@@ -183,7 +191,7 @@ class ExtensibleTrainer:
         found = explain(self.experiment, self.parts, batch, self.step, kept)
         raise NonFiniteError(
             f"step {self.step}: the last {streak} updates of network {network} were skipped, their gradients were not "
-            f"finite; the weights are as before them\n{found}"
+            f"finite; the parameters are as before them\n{found}"
         )
 
     def _validate(self) -> None:
@@ -259,6 +267,7 @@ class ExtensibleTrainer:
             "random": checkpoints.random_state(),
             "averages": self.averages.state_dict(),
             "best": self.best,
+            "data": self._data(),
         }
 
     def _resume(self) -> Path | None:
@@ -269,8 +278,14 @@ class ExtensibleTrainer:
         checkpoints.verify(found)
         state = checkpoints.load_state(found)
         self.folder.check_unchanged(found, state["experiment"])
+        self.folder.check_data(state["data"], self._data())
         self._load(found, state)
         return found
+
+    def _data(self) -> dict[str, Any]:
+        """What identifies the data, as flat keys."""
+        found = {name: dataset.fingerprint() for name, dataset in self.parts.datasets.items()}
+        return {f"{name} {key}": value for name, marks in found.items() for key, value in marks.items()}
 
     def _load(self, found: Path, state: dict[str, Any]) -> None:
         for name in self._weights():
@@ -309,6 +324,8 @@ class ExtensibleTrainer:
             self.save()
         else:
             self._tidy()  # a kill may have come between the checkpoint and this
+        if self.options.samples is not None and not self.evaluation.has_samples(self.step):
+            self._sample()
         self.progress.stop()
         self.evaluation.summary(self.best)
 

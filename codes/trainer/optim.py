@@ -5,7 +5,6 @@ reads ``found_inf`` as GradScaler's fused optimizers do, so no step waits for a 
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -156,6 +155,7 @@ class Updater:
         self.after = after
         self.skipped = 0  # updates skipped in all, and in a row up to now: as of the last read_norms()
         self.streak = 0
+        self.longest_streak = 0  # between the last two calls of read_norms()
         self._norms: list[torch.Tensor] = []  # of the updates since then, on the device
 
     def zero_grad(self) -> None:
@@ -166,15 +166,15 @@ class Updater:
         """Take one optimizer step with the gradients at hand; nothing is read back from the device.
 
         Returns:
-            whether it did: not while the network is frozen.
+            whether it did: not while the network is frozen, nor where no loss that counts depends on it.
         """
-        if step < self.after:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if step < self.after or not gradients:
             return False
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(group["base_lr"], step, options)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
@@ -193,10 +193,12 @@ class Updater:
         """Count what was skipped since the last call; returns the last gradient norm. The one place that waits."""
         norms = torch.stack(self._norms).tolist() if self._norms else []
         self._norms.clear()
+        self.longest_streak = 0
         for norm in norms:
             bad = not math.isfinite(norm)
             self.skipped += bad
             self.streak = self.streak + 1 if bad else 0
+            self.longest_streak = max(self.longest_streak, self.streak)
         return norms[-1] if norms and math.isfinite(norms[-1]) else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -274,8 +276,3 @@ class MovingAverage:
         """Restore the average."""
         for name, value in state.items():
             self.average[name].copy_(value)
-
-
-def count_parameters(parameters: Iterable[Tensor]) -> int:
-    """Number of values in all of them."""
-    return sum(p.numel() for p in parameters)

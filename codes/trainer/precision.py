@@ -22,12 +22,18 @@ def choose_device(options: ExperimentOptions) -> torch.device:
     return torch.device("cuda", number)
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers itself (AVX512-BF16 or AMX); elsewhere it is emulated, slowly."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 class Precision:
     """Autocast and scaling for a device.
 
     Args:
         device: where the run is.
-        fp16, bf16: as the YAML says; fp16 on a CPU becomes bf16, because its fp16 is slower than fp32.
+        fp16, bf16: as the YAML says; fp16 on a CPU becomes bf16, because its fp16 is slower than fp32; on one
+            without bfloat16 arithmetic both become fp32.
     """
 
     def __init__(self, device: torch.device, fp16: bool, bf16: bool) -> None:
@@ -37,6 +43,11 @@ class Precision:
         if fp16 and device.type == "cpu":
             self.dtype = torch.bfloat16
             self.note = "fp16: this is a CPU, so bfloat16 is used instead (float16 is slower than float32 there)"
+        if self.dtype == torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
+            self.dtype = torch.float32
+            self.note = (
+                "bf16: this CPU has no bfloat16 arithmetic, so float32 is used instead (bfloat16 would be slower)"
+            )
         self.scaler = torch.amp.GradScaler(device.type) if self.dtype == torch.float16 else None
 
     def autocast(self) -> Any:

@@ -9,13 +9,13 @@ import yaml
 
 from codes import resolve
 from codes.entries import Experiment
-from codes.trainer.checkpoint import CheckpointError, list_checkpoints, step_of, write_atomically
+from codes.trainer.checkpoint import CheckpointError, list_checkpoints, write_atomically
 
 # What may change between the parts of one run: how much is said and kept, and how far it goes.
 CHANGEABLE = (
     "logger.", "path.root", "path.resume_state", "path.optimizer_reset", "train.niter", "train.max_nonfinite_steps",
     "datasets.train.n_workers", "datasets.val.n_workers", "datasets.train.pin_memory", "datasets.val.pin_memory",
-    "samples.", "use_tb_logger", "gpu_ids", "anomaly_detection",
+    "samples", "use_tb_logger", "gpu_ids", "anomaly_detection", "eval.baseline",
 )  # fmt: skip
 
 
@@ -86,12 +86,23 @@ class RunFolder:
                 f"{checkpoint} belongs to another experiment than {self.experiment.file}:\n  "
                 + "\n  ".join(differences)
                 + "\nUndo these changes to continue it, or start anew with --fresh (the old run is kept beside), "
-                "or give the experiment another name."
+                "or give the experiment another name; path.pretrain_model_NETWORK takes the weights along."
             )
 
-    def finished_at(self, checkpoint: Path) -> int:
-        """The step at which a checkpoint stands."""
-        return step_of(checkpoint)
+    def check_data(self, saved: dict[str, Any], now: dict[str, Any]) -> None:
+        """Refuse to continue a run on other data: its batches and its validation would be others.
+
+        Raises:
+            CheckpointError: says what the data was and is.
+        """
+        differences = [
+            f"{key}: was {value}, is {now.get(key)}" for key, value in saved.items() if now.get(key) != value
+        ]
+        if differences:
+            raise CheckpointError(
+                f"the data of {self.path} has changed:\n  " + "\n  ".join(differences) + "\nPut it back to continue, "
+                "or start anew with --fresh; path.pretrain_model_NETWORK takes the weights along."
+            )
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -19,10 +19,12 @@ from codes.convert import NetworkName
 from codes.data.dataset import Dataset
 from codes.entries import Experiment, StepEntry
 from codes.options import SampleOptions
+from codes.trainer.build import Parts
 from codes.trainer.injector import Injector
 from codes.trainer.step import BoundInjector, Step
 from codes.yaml_source import OptionError
 
+AUDIO_KEY = "wav"  # the key under which datasets of audio give it
 ProgressCall = Callable[[int, int], None]
 
 
@@ -61,7 +63,10 @@ class Sampler:
         if not hasattr(network, "generate"):
             raise OptionError([(reader.mark, f"samples: network {self.options.network} has no generate()")])
         self.chain = self._chain(step, reader.flags.in_[0])
-        self.source = self.chain[0].flags.in_[0] if self.chain else reader.flags.in_[0]
+        source = self.chain[0].flags.in_[0] if self.chain else reader.flags.in_[0]
+        if source != AUDIO_KEY:
+            message = f"samples: the way back from {reader.flags.in_[0]!r} ends at {source!r}, not at {AUDIO_KEY!r}"
+            raise OptionError([(reader.mark, message)])
 
     def _chain(self, step: Step, key: str) -> list[BoundInjector]:
         """The injectors that lead from a dataset's key to `key`, first one first."""
@@ -91,6 +96,36 @@ class Sampler:
         for bound in reversed(self.chain):
             tokens = bound.injector.inverse(tokens)
         return tokens
+
+    def rehearse(self, files: Any) -> bool:
+        """Make two frames, so that what cannot be sampled is known before anything is trained.
+
+        Args:
+            files: as `scored_audio` gives them.
+
+        Returns:
+            whether there is audio that is long enough for samples.
+
+        Raises:
+            OptionError: the chain or the network cannot do it, with what they say.
+        """
+        chosen = self.excerpts(files)
+        if not chosen:
+            return False
+        training = self.network.training
+        device = next(self.network.parameters()).device
+        pcm = torch.from_numpy(chosen[0].pcm[None, :, : self.options.prompt_frames + 2].copy()).to(device)
+        try:
+            self.network.eval()
+            made = self.generate(pcm)
+        except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+            raise OptionError([(self.mark, f"samples: {' '.join(str(error).split())}")]) from error
+        finally:
+            self.network.train(training)
+        if made.shape != pcm.shape:
+            shapes = f"{tuple(made.shape)} instead of {tuple(pcm.shape)}"
+            raise OptionError([(self.mark, f"samples: the way back gives audio of shape {shapes}")])
+        return True
 
     def output_bits(self, input_bits: int) -> int:
         """Bit depth of the integers that `decode` gives, for audio of `input_bits` bits."""
@@ -133,6 +168,23 @@ class Sampler:
             generator=generator, progress=progress,
         )  # fmt: skip
         return self.decode(made)
+
+
+def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | None:
+    """The sampler of an experiment, tried out; None where it makes no samples.
+
+    Raises:
+        OptionError: it cannot be sampled.
+    """
+    options = experiment.options.samples
+    if options is None:
+        return None
+    sampler = Sampler(experiment, parts.steps, parts.networks[options.network])
+    with parts.precision.autocast():
+        if not sampler.rehearse(scored_audio(parts.datasets)):
+            frames = options.prompt_frames + options.new_frames
+            parts.notes.append(f"warning: no samples will be made: no validation file has {frames} frames")
+    return sampler
 
 
 def _reader(step: StepEntry, options: SampleOptions) -> Any:

@@ -59,7 +59,9 @@ class BoundInjector:
 
     def _bind(self, state: State, result: Any) -> None:
         out = self.flags.out
-        if len(out) == 1:
+        if result is None:
+            raise ValueError(f"{self.name} returned nothing for {', '.join(out)}: is a `return` missing?")
+        if len(out) == 1 and not isinstance(result, tuple):
             return state.write(out[0], result)
         if not isinstance(result, (tuple, list)) or len(result) != len(out):
             got = f"{len(result)} values" if isinstance(result, (tuple, list)) else "one value"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codes.trainer.build import Parts
 from codes.trainer.state import State, move, split_batch
+from codes.trainer.step import BoundInjector
 from codes.yaml_source import Mark
 
 
@@ -37,6 +38,14 @@ class Record:
         return type(self.value).__name__
 
 
+def _refuse_changes(state: State, versions: dict[str, int], injector: BoundInjector) -> None:
+    for key, version in versions.items():
+        if state[key]._version != version:
+            error = ValueError(f"it changes {key!r} in place: other readers of that key would see the change")
+            error.add_note(f"in {injector.where}")
+            raise error
+
+
 def trace(
     parts: Parts, batch: dict[str, Any], number: int, seed: int, micro_batches: int = 1, micro: int = 0
 ) -> list[Record]:
@@ -63,8 +72,10 @@ def trace(
         for injector in step.injectors:
             if not injector.runs("train", micro, number):
                 continue
+            versions = {key: value._version for key, value in state.items() if isinstance(value, Tensor)}
             with parts.precision.autocast():
                 injector.run(state, seed + micro)
+            _refuse_changes(state, versions, injector)
             records += [Record(step.name, k, injector.name, injector.mark, state[k]) for k in injector.flags.out]
         total = torch.zeros((), device=parts.device)
         for loss in step.losses:

@@ -8,6 +8,8 @@ A file is opened anew for every chunk: that costs about 0.1 ms (kept open, readi
 in forked or spawned workers, and notices files that changed since the scan.
 """
 
+import dataclasses
+import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,12 @@ class StereoChunkDataset(Dataset):
                 f"validates on the middle of every file, {self.scored_seconds():.0f} of {total:.0f} seconds"
             )
         return [(n - kept) // 2 for n, kept in zip(chunks, self._num_chunks, strict=True)], self._num_chunks
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Number and length of the files, and a hash of their relative paths, lengths, rates and depths."""
+        listed = [(file.relative, *dataclasses.astuple(file.info)) for file in self.files]
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+        return {"files": len(self.files), "frames": self._num_frames, "digest": digest}
 
     def report(self) -> list[str]:
         """What was found, split, left out and taken, in lines for people."""
