@@ -279,6 +279,11 @@ class ExtensibleTrainer:
         state = checkpoints.load_state(found)
         self.folder.check_unchanged(found, state["experiment"])
         self.folder.check_data(state["data"], self._data())
+        was, train = state["experiment"]["train"]["niter"], self.options.train
+        if was != train.niter and train.default_lr_scheme == "CosineAnnealingLR_Restart" and not train.T_period:
+            self.parts.notes.append(
+                f"train.niter was {was}, is {train.niter}: the cosine is stretched to it from here on"
+            )
         self._load(found, state)
         return found
 
