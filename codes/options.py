@@ -68,7 +68,8 @@ class TrainOptions:
         ema_enabled: keep an exponential moving average of the weights, and validate and sample with it
         ema_rate: decay of that average per step
         manual_seed: seed of everything random
-        max_nonfinite_steps: stop after so many steps in a row whose gradients were not finite
+        max_nonfinite_steps: stop after so many steps in a row whose gradients were not finite; noticed when figures are
+            logged
     """
 
     niter: Count

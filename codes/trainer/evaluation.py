@@ -174,6 +174,8 @@ class Evaluation:
         line = self.progress.line
         line(f"finished: {self.folder.path}")
         found = self.baseline
+        if best is not None and found is None:
+            line(f"best validation: {best['value']:.4f} at step {int(best['step'])}")
         if best is None or found is None:
             return
         model, flac = best["value"], found.flac_bits_per_sample

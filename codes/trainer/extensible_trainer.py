@@ -56,7 +56,7 @@ class ExtensibleTrainer:
         self._resumed = self._resume()
         self.folder.create()
         self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
-        self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter)
+        self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter, self.averages.titles)
         self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress, sampler)
         self._saved_step = self.step if self._resumed else -1
         self._logged_at = time.perf_counter()

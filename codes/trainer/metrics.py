@@ -87,6 +87,11 @@ class Averages:
                 self._averages[step, loss.name] = Average(loss, windows[step] if windows else None)
                 self._titles[step, loss.name] = loss.name if names.count(loss.name) == 1 else f"{step}.{loss.name}"
 
+    @property
+    def titles(self) -> list[str]:
+        """The names of the losses' figures."""
+        return list(self._titles.values())
+
     def add(self, step: str, tally: Tally) -> None:
         """Take in what a step returned."""
         for name, parts in tally.items():

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ class Progress:
     Args:
         log: file that every printed line is appended to.
         total: number of steps.
+        losses: names of the experiment's losses; several are shown each by itself.
         stream: where lines go (default: standard output).
     """
 
-    def __init__(self, log: Path, total: int, stream: Any = None) -> None:
+    def __init__(self, log: Path, total: int, losses: Sequence[str] = (), stream: Any = None) -> None:
         from rich.console import Console
 
         self.log = log
         self.total = total
+        self.losses = losses
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self._live: Any = None
         self._task: Any = None
@@ -59,8 +61,9 @@ class Progress:
 
     def _shown(self, step: int, figures: Mapping[str, Any]) -> list[str]:
         parts = []
-        if "loss" in figures:
-            parts.append(f"loss {figures['loss']:.4f}")
+        losses = [name for name in self.losses if name in figures]
+        for name in losses if len(losses) > 1 else ["loss"] if "loss" in figures else []:
+            parts.append(f"{name} {figures[name]:.4f}")
         if "bits_per_sample" in figures:
             parts.append(f"{figures['bits_per_sample']:.3f} bits/sample")
         parts.append(f"{figures['tokens_per_second']:,.0f} tokens/s")
