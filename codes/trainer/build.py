@@ -171,16 +171,25 @@ def _step(
 
 
 def _hand_on_depth(step: Step, dataset: Dataset) -> None:
-    """Tell injectors that read the dataset's integers how many bits those have: 24 of an int32, 8 of an int16."""
+    """Tell injectors whose `input_bits` is open how many bits the integers have: 24 of an int32, 8 of an int16.
+
+    Not only those that read the dataset's own key: what lies between (an augmentation, say) keeps the depth.
+    """
     bits = getattr(dataset, "bits", None)
     for bound in step.injectors:
-        if bits is not None and bound.flags.in_ == ["wav"] and hasattr(bound.injector, "input_bits"):
-            bound.injector.input_bits = bits  # type: ignore[attr-defined]
+        injector: Any = getattr(bound.injector, "subtype", bound.injector)  # of for_each
+        if bits is not None and getattr(injector, "input_bits", bits) is None:
+            injector.input_bits = bits
 
 
 def _check_depths(collector: _Collector, entry: StepEntry, datasets: Mapping[str, Dataset]) -> None:
     """An `input_bits` that is not the depth of the dataset's integers would shift the sound away."""
     depths = {name: bits for name, dataset in datasets.items() if (bits := getattr(dataset, "bits", None)) is not None}
+    if len(set(depths.values())) > 1:
+        shown = ", ".join(f"{name} {bits}" for name, bits in depths.items())
+        collector.problems.append(
+            (entry.mark, f"the datasets' integers differ in depth ({shown}): give them the same bits")
+        )
     for injector in entry.injectors:
         given = injector.built_from.options.get("input_bits")
         for name, bits in depths.items() if injector.flags.in_ == ["wav"] and given is not None else ():

@@ -60,6 +60,7 @@ class DirectLoss(Loss):
         self.inverted = inverted
 
     def forward(self, key: Tensor, mask: Tensor | None = None) -> LossValue:
+        """Sum and count of the values that count."""
         total, count = masked_sum(key, mask)
         return (-total if self.inverted else total), count
 
@@ -81,6 +82,7 @@ class CodeLengthLoss(Loss):
         self.tokens_per_sample = tokens_per_sample
 
     def forward(self, nats: Tensor, mask: Tensor | None = None) -> LossValue:
+        """Total code length in nats and the tokens that it codes."""
         return masked_sum(nats, mask)
 
 
@@ -101,6 +103,7 @@ class CrossEntropyLoss(Loss):
         self.dim = dim
 
     def forward(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> LossValue:
+        """Total cross-entropy in nats and the labels that it codes."""
         logits = logits.movedim(self.dim, -1)
         if logits.shape[:-1] != labels.shape:
             raise ValueError(
@@ -125,6 +128,7 @@ class PixLoss(Loss):
         self.criterion = criterion
 
     def forward(self, real: Tensor, fake: Tensor, mask: Tensor | None = None) -> LossValue:
+        """Total distance and the elements that it was measured on."""
         if real.shape != fake.shape:
             raise ValueError(f"pix: real {tuple(real.shape)} and fake {tuple(fake.shape)} differ in shape")
         real, fake = real.float(), fake.float()
@@ -145,6 +149,7 @@ class GeneratorGanLoss(Loss):
         self.gan_type = gan_type
 
     def forward(self, fake: Tensor) -> LossValue:
+        """The generator's total loss and the verdicts that it is of."""
         fake = fake.float()
         return masked_sum(F.softplus(-fake) if self.gan_type == "gan" else -fake, None)
 
@@ -160,6 +165,7 @@ class DiscriminatorGanLoss(Loss):
         self.gan_type = gan_type
 
     def forward(self, real: Tensor, fake: Tensor) -> LossValue:
+        """The discriminator's total loss, real and made weighing the same, and half the verdicts."""
         real, fake = real.float(), fake.float()
         if self.gan_type == "gan":
             total = F.softplus(-real).sum() + F.softplus(fake).sum()

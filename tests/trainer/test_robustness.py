@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from codes.entries import StepEntry
 from codes.experiment import load_experiment
 from codes.trainer import precision
 from codes.trainer.check import check
@@ -48,18 +47,34 @@ def run(overrides: list[str]) -> ExtensibleTrainer:
     return trainer
 
 
+@pytest.mark.parametrize("between", [False, True])
 @pytest.mark.parametrize("bits", [8, 24])
 def test_depths_narrower_than_their_dtype_keep_every_bit(
-    bits: int, tiny: Any, make_stereo_folder: Callable[..., Path]
+    bits: int, between: bool, tiny: Any, make_stereo_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
+    text = TINY.read_text()
+    if between:  # an injector between the dataset and the quantiser keeps the depth
+        text = text.replace("      quantise: {", "      same: {type: direct, in: wav, out: again}\n      quantise: {")
+        text = text.replace("bits: 16, in: wav", "bits: 16, in: again")
+    changed = tmp_path / "changed.yml"
+    changed.write_text(text)
     folder = make_stereo_folder(num_files=4, num_samples=4096, bits=bits)
     keys = ("datasets.train.bits", "steps.lm.injectors.quantise.bits", "networks.lm.kwargs.bits")
-    trainer = ExtensibleTrainer(load_experiment(TINY, tiny(*[f"{key}={bits}" for key in keys], folder=folder)))
+    depth = [f"{key}={bits}" for key in keys]
+    trainer = ExtensibleTrainer(load_experiment(changed, tiny(*depth, folder=folder)))
     batch = trainer.parts.train_loader.batch(0)
-    (quantise, *_) = trainer.parts.steps[0].injectors
+    quantise = next(bound for bound in trainer.parts.steps[0].injectors if bound.name == "quantise")
     codes = quantise.injector.forward(batch["wav"])
     assert torch.equal(codes - 2 ** (bits - 1), batch["wav"].long())
     assert len(codes.unique()) > 10
+
+
+def test_the_depth_reaches_the_injector_inside_for_each(tiny: Any) -> None:
+    each = "steps.lm.injectors.each={type: for_each, subtype: pcm_quantize, bits: 24, in: wav, out: deep}"
+    trainer = ExtensibleTrainer(load_experiment(TINY, tiny("datasets.train.bits=24", each)))
+    each_of = next(bound.injector for bound in trainer.parts.steps[0].injectors if bound.name == "each")
+    wav = trainer.parts.train_loader.batch(0)["wav"]
+    assert torch.equal(each_of.forward(wav) - 2**23, wav.long())
 
 
 def test_a_depth_that_is_not_the_datasets_is_refused(tiny: Any) -> None:
@@ -215,8 +230,12 @@ def test_a_conditional_writer_needs_conditional_readers(entry: str, why: str, ti
         load_experiment(path)
 
 
-def test_the_last_checkpoint_says_which_data_it_saw(tiny: Any) -> None:
+def test_the_comparison_says_which_data_it_is_of(tiny: Any) -> None:
     trainer = run(tiny())
     known = json.loads((trainer.folder.path / "baselines.json").read_text())
     assert known["data"] == trainer.parts.datasets["val"].fingerprint()
-    assert isinstance(trainer.experiment.steps[0], StepEntry)
+
+
+def test_datasets_of_different_depths_are_refused(tiny: Any) -> None:
+    with pytest.raises(OptionError, match=r"integers differ in depth \(train 16, val 24\)"):
+        ExtensibleTrainer(load_experiment(TINY, tiny("datasets.val.bits=24")))
