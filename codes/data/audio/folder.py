@@ -1,138 +1,135 @@
-"""Which audio files there are, and which of them are for validation.
+"""The audio files that a dataset is made of, and which of them are for validation.
 
-A scan takes folders (searched through and through) and files, reads every header, and counts what it leaves out and
-why. The split is by whole files, so that no file is trained on and validated with, and follows from a hash of each
-file's name and a seed: adding a file does not reshuffle the others.
+A scan takes folders (searched through and through), files and lists of files, reads every header, and counts what it
+leaves out and why; it is `codes.data.audio.index` with the manners of training: what cannot be read stops it, unless
+that is asked to be collected. The split is by whole files, so that no file is trained on and validated with, and
+follows from a hash of each file's name and a seed: adding a file does not reshuffle the others.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from codes.data.audio.reader import AudioInfo, AudioReadError, probe
-
-# Names that libsndfile's formats go by. Other files in a folder are left out, and counted.
-EXTENSIONS = (
-    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
-    *(".ogg", ".oga", ".opus", ".mp3"),
-)
-_PROBING_THREADS = 16
+from codes.data.audio.index import Index, build_index, hash_file
+from codes.data.audio.reader import AudioInfo, AudioReadError
+from codes.data.audio.walk import EXTENSIONS as EXTENSIONS
+from codes.data.audio.walk import no_audio_message
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """An audio file: where it is, its path relative to the folder that was searched ("/" between parts), its header."""
+    """An audio file: where it is, its path relative to the folder that was searched ("/" between parts), its header.
+
+    ``content_hash`` (of the file's bytes; None where hashes were not asked for), ``size_bytes`` and ``mtime_ns`` are
+    those of `codes.data.audio.index_entry.IndexEntry`. ``stream`` says which of the file's audio streams is meant.
+    """
 
     path: Path
     relative: str
     info: AudioInfo
+    content_hash: str | None = None
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    stream: int = 0
 
     @property
     def seconds(self) -> float:
         """Its duration."""
         return self.info.num_frames / self.info.sample_rate_hz
 
+    def hashed(self) -> str:
+        """The hash of the file's bytes: the one that is known, or else made now by reading the file through.
+
+        Raises:
+            AudioReadError: the file cannot be read.
+        """
+        if self.content_hash is not None:
+            return self.content_hash
+        try:
+            return hash_file(self.path)
+        except OSError as error:
+            raise AudioReadError(f"{self.path}: cannot be read: {error.strerror}") from error
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What was found, sorted by relative path, and what was left out: reason -> paths."""
+    """What was found, sorted by relative path.
+
+    Args:
+        files: the files that can be read.
+        left_out: reason -> paths.
+        errors: files that cannot be read -> what is wrong with them; empty unless they were to be collected.
+        notes: what a person should know besides.
+    """
 
     files: list[FoundFile]
     left_out: dict[str, list[Path]] = field(default_factory=dict)
+    errors: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def scan(paths: Sequence[str | os.PathLike[str]]) -> Scan:
-    """All audio files in these folders and below, and those of these paths that are files themselves.
+def scan(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    on_error: Literal["fail", "collect"] = "fail",
+    known: Path | None = None,
+    hashes: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+    float_bits: int | None = None,
+    manifest_root: Path | None = None,
+) -> Scan:
+    """All audio files in these folders and below, those of these paths that are files, and those that lists name.
 
     A file that is reached in several ways counts once. Hidden files and folders are left out.
+
+    Args:
+        paths: folders, audio files, lists of audio files (.json, .jsonl, either with .gz).
+        on_error: what to do about files that cannot be read: "fail" or "collect" them.
+        known, hashes, workers, progress, float_bits, manifest_root: see `codes.data.audio.index.build_index`.
 
     Raises:
         FileNotFoundError: a path does not exist.
         ValueError: there is no audio file; the message says what there is instead.
-        AudioReadError: some audio files cannot be read; the message names the first and counts the others.
+        AudioReadError: some audio files cannot be read; the message names the first and counts the others. With
+            "collect" only where that is so of all.
+        ManifestError: a list of files cannot be read as one.
     """
-    left_out: dict[str, list[Path]] = {}
-    found: dict[str, tuple[str, Path]] = {}  # real path -> relative path, path
-    for root in paths:
-        for path, relative in _candidates(Path(root).expanduser()):
-            reason = _reason_to_leave_out(path)
-            if reason:
-                left_out.setdefault(reason, []).append(path)
-            elif os.path.realpath(path) in found:
-                left_out.setdefault("found twice", []).append(path)
-            else:
-                found[os.path.realpath(path)] = (relative, path)
-    if not found:
-        raise ValueError(_no_audio_message(paths, left_out))
-    ordered = sorted(found.values())
-    infos = _probe_all([path for _, path in ordered])
+    index = build_index(
+        paths,
+        known=known,
+        hashes=hashes,
+        workers=workers,
+        progress=progress,
+        float_bits=float_bits,
+        manifest_root=manifest_root,
+    )
+    if not index.entries and not index.errors:
+        raise ValueError(no_audio_message(paths, index.left_out))
+    if index.errors and (on_error == "fail" or not index.entries):
+        raise AudioReadError(_errors_message(index))
     files = [
-        FoundFile(path=path, relative=relative, info=info)
-        for (relative, path), info in zip(ordered, infos, strict=True)
+        FoundFile(
+            path=entry.path,
+            relative=entry.relative,
+            info=entry.info,
+            content_hash=entry.content_hash,
+            size_bytes=entry.size_bytes,
+            mtime_ns=entry.mtime_ns,
+        )
+        for entry in index.entries
     ]
-    return Scan(files=files, left_out=left_out)
+    return Scan(files=files, left_out=index.left_out, errors=index.errors, notes=index.notes)
 
 
-def _candidates(root: Path) -> Iterable[tuple[Path, str]]:
-    """Every file under a folder, or the file itself, with its path relative to the folder. Follows links, once."""
-    if root.is_file():
-        yield root, root.name
-        return
-    if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist: give a folder of audio files, or one such file")
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
-        real = os.path.realpath(folder)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if real in seen:  # a link to a folder above itself
-            subfolders.clear()
-            continue
-        seen.add(real)
-        for name in names:
-            path = Path(folder, name)
-            yield path, path.relative_to(root).as_posix()
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise OSError(f"{error.filename}: the folder cannot be listed: {error.strerror}") from error
-
-
-def _reason_to_leave_out(path: Path) -> str | None:
-    if path.name.startswith("."):
-        return "hidden"
-    if path.suffix.lower() not in EXTENSIONS:
-        return f"not audio by its name ({path.suffix.lower() or 'no extension'})"
-    return None
-
-
-def _no_audio_message(paths: Sequence[str | os.PathLike[str]], left_out: dict[str, list[Path]]) -> str:
-    where = ", ".join(str(path) for path in paths) or "an empty list of folders"
-    suffixes = Counter(path.suffix.lower() or "no extension" for files in left_out.values() for path in files)
-    if not suffixes:
-        return f"no audio in {where}: there is no file at all"
-    there = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(8))
-    return f"no audio in {where}: found {there}; looked for {' '.join(EXTENSIONS)}"
-
-
-def _probe_all(paths: Sequence[Path]) -> list[AudioInfo]:
-    with ThreadPoolExecutor(_PROBING_THREADS) as pool:
-        results = list(pool.map(_probe_or_error, paths))
-    errors = [result for result in results if isinstance(result, AudioReadError)]
-    if errors:
-        others = f" (and {len(errors) - 1} more of {len(paths)} files cannot be read)" if len(errors) > 1 else ""
-        raise AudioReadError(f"{errors[0]}{others}") from errors[0]
-    return [result for result in results if isinstance(result, AudioInfo)]
-
-
-def _probe_or_error(path: Path) -> AudioInfo | AudioReadError:
-    try:
-        return probe(path)
-    except AudioReadError as error:
-        return error
+def _errors_message(index: Index) -> str:
+    first, num_errors = next(iter(index.errors.values())), len(index.errors)
+    if num_errors == 1:
+        return first
+    return f"{first} (and {num_errors - 1} more of {num_errors + len(index.entries)} files cannot be read)"
 
 
 def split(files: Sequence[FoundFile], val_fraction: float, seed: int) -> tuple[list[FoundFile], list[FoundFile]]:

@@ -1,0 +1,61 @@
+"""How far a long work over many files has come: a bar on a terminal, a line now and then elsewhere; on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class FileProgress:
+    """Counts files; a context manager.
+
+    Args:
+        title: what is done, as in "indexing".
+        total: how many files there are.
+        shown: False: nothing is shown.
+        stream: where to (default: standard error).
+    """
+
+    def __init__(self, title: str, total: int, shown: bool = True, stream: TextIO | None = None) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self._shown = shown and total > 0
+        self._stream = stream or sys.stderr
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> "FileProgress":
+        if self._shown and self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(file=self._stream), transient=True)
+            self._task = self._bar.add_task(self.title, total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._shown and self._last > self._started and kind is None:
+            self._line()
+
+    def advance(self, num_files: int = 1) -> None:
+        """So many more files are done."""
+        self.done += num_files
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done)
+        elif self._shown and time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            self._line()
+
+    def _line(self) -> None:
+        self._last = time.monotonic()
+        rate = self.done / max(1e-9, self._last - self._started)
+        print(f"{self.title}: {self.done} of {self.total} files, {rate:,.0f} files/s", file=self._stream, flush=True)

@@ -1,0 +1,205 @@
+"""The index of any collection of audio: every file's header and the hash of its bytes.
+
+Made in parallel, kept as JSON lines if a file for it is named, and refreshed from there: only files whose size or time
+of change differ are opened again. ``python scripts/index_audio.py`` is its command.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from codes.data.audio.file_progress import FileProgress
+from codes.data.audio.index_entry import IndexEntry, from_record
+from codes.data.audio.manifest_writer import write_manifest
+from codes.data.audio.manifests import ManifestError, contradiction, read_records
+from codes.data.audio.reader import AudioReadError, probe
+from codes.data.audio.walk import Candidate, walk
+
+_DEFAULT_WORKERS = 8
+_FILES_PER_TASK = 16
+
+
+@dataclass(kw_only=True)
+class Index:
+    """A collection of audio files.
+
+    Args:
+        entries: the files that can be read, sorted by relative path.
+        errors: audio files that cannot be read -> what is wrong with them.
+        left_out: reason -> paths that are not taken.
+        notes: what a person should know besides.
+        num_known: how many entries were taken from the earlier index unopened.
+    """
+
+    entries: list[IndexEntry] = field(default_factory=list)
+    errors: dict[Path, str] = field(default_factory=dict)
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    num_known: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A file to be opened, and what an earlier index says of it if it has not changed since."""
+
+    candidate: Candidate
+    earlier: IndexEntry | None
+
+
+def build_index(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    known: Path | None = None,
+    hashes: bool = True,
+    workers: int | None = None,
+    progress: bool = False,
+    float_bits: int | None = None,
+    manifest_root: Path | None = None,
+) -> Index:
+    """Index the audio files in folders and below, named files, and files that lists name (see `manifests`).
+
+    Args:
+        paths: folders, audio files, lists of audio files.
+        known: a file of JSON lines with an earlier index, which may not exist yet. What has not changed in size and
+            time is taken from it; afterwards it holds the new index.
+        hashes: read every file through for the hash of its bytes.
+        workers: how many files are read at a time (default: 8).
+        progress: show how far it has come.
+        float_bits: the depth for files of floating point samples; None: they are errors.
+        manifest_root: where relative paths in lists are looked for when they are not beside the list.
+
+    Raises:
+        FileNotFoundError: one of ``paths`` does not exist.
+        ValueError: one of ``paths`` is neither file nor folder; ``workers`` is below 1.
+        ManifestError: a list, or ``known``, cannot be read as one.
+        OSError: ``known`` cannot be written.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}, it must be at least 1")
+    earlier = _read_known(known)
+    found = walk(paths, manifest_root)
+    index = Index(errors=found.errors, left_out=found.left_out, notes=found.notes)
+    jobs: list[_Job] = []
+    for candidate in found.candidates.values():
+        before = earlier.get(str(candidate.path))
+        if before and (before.size_bytes, before.mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
+            before = None
+        if before and before.float_bits == float_bits and (before.content_hash or not hashes):
+            index.num_known += 1
+            _take(index, candidate, replace(before, relative=candidate.relative))
+        else:
+            jobs.append(_Job(candidate=candidate, earlier=before))
+    with FileProgress("indexing", len(jobs), shown=progress) as bar:
+        for job, result in _work(jobs, hashes, float_bits, workers or _DEFAULT_WORKERS, bar):
+            _take(index, job.candidate, result)
+    index.entries.sort(key=lambda entry: (entry.relative, entry.path))
+    index.errors = dict(sorted(index.errors.items()))
+    if known is not None and (index.entries != list(earlier.values()) or not known.exists()):
+        write_index(known, index)
+    return index
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write an index as JSON lines, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_manifest(path, "jsonl", index.entries)
+
+
+def read_index(path: Path) -> Index:
+    """Read an index back. Nothing is looked up: the files may have changed.
+
+    Raises:
+        ManifestError: it is not an index; the message names the line.
+        OSError: it cannot be opened.
+    """
+    entries = []
+    for record in read_records(path):
+        try:
+            entries.append(from_record(record.values))
+        except ValueError as error:
+            raise ManifestError(f"{record.where}: is not of an index: {error}") from error
+    return Index(entries=entries)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_known(known: Path | None) -> dict[str, IndexEntry]:
+    if known is None or not known.exists():
+        return {}
+    try:
+        return {str(entry.path): entry for entry in read_index(known).entries}
+    except ManifestError as error:
+        raise ManifestError(f"{error}; it is left as it is: name another file, or take this one away") from error
+
+
+def _take(index: Index, candidate: Candidate, result: IndexEntry | str) -> None:
+    """Add what came of a file; what a list says of it must be true."""
+    if isinstance(result, IndexEntry):
+        lies = (contradiction(claim, result.info) for claim in candidate.claims)
+        result = next((lie for lie in lies if lie), result)
+    if isinstance(result, IndexEntry):
+        index.entries.append(result)
+    else:
+        index.errors[candidate.path] = result
+
+
+def _work(
+    jobs: Sequence[_Job], hashes: bool, float_bits: int | None, workers: int, bar: FileProgress
+) -> Iterator[tuple[_Job, IndexEntry | str]]:
+    """Each file and what came of it, in the order given: an entry, or what is wrong."""
+
+    def examine(start: int) -> list[tuple[_Job, IndexEntry | str]]:
+        return [(job, _examine(job, hashes, float_bits)) for job in jobs[start : start + _FILES_PER_TASK]]
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for results in pool.map(examine, range(0, len(jobs), _FILES_PER_TASK)):
+            bar.advance(len(results))
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examine(job: _Job, hashes: bool, float_bits: int | None) -> IndexEntry | str:
+    candidate, earlier = job.candidate, job.earlier
+    path = candidate.path
+    try:
+        reuse = earlier is not None and earlier.float_bits == float_bits
+        info = (
+            earlier.info
+            if earlier and reuse
+            else probe(path, **({} if float_bits is None else {"float_bits": float_bits}))
+        )
+        content_hash = earlier.content_hash if earlier else None
+        if hashes and content_hash is None:
+            content_hash = hash_file(path)
+        status = path.stat()
+    except AudioReadError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
+        return f"{path}: changed while it was read"
+    return IndexEntry(
+        relative=candidate.relative,
+        path=path,
+        info=info,
+        content_hash=content_hash,
+        size_bytes=candidate.size_bytes,
+        mtime_ns=candidate.mtime_ns,
+        float_bits=float_bits,
+    )

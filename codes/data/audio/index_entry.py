@@ -1,0 +1,96 @@
+"""One audio file of an index, and the line of JSON that it is written as.
+
+A line holds ``relative``, ``path``, ``num_frames``, ``sample_rate_hz``, ``bits``, ``num_channels``, ``format``,
+``lossy``, ``content_hash``, ``size_bytes`` and ``mtime_ns``. Lines are plain ASCII: whatever is not stands as ``\\u``
+escapes, so that names that are no valid UTF-8 come back as they were.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codes.data.audio.reader import AudioInfo
+
+KEYS = ("relative", "path", "num_frames", "size_bytes", "mtime_ns")  # what a line is recognised by
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexEntry:
+    """An audio file: its header, and what tells whether it is still the same.
+
+    Args:
+        relative: its path below the folder that was searched, "/" between parts.
+        path: where it is.
+        info: frames, rate, depth, channels, format.
+        content_hash: SHA-256 of the file's bytes in hexadecimal; None where it was not asked for.
+        size_bytes: its size.
+        mtime_ns: when it was changed last, in nanoseconds since 1970.
+        float_bits: the depth that floating point samples were read at, which ``info`` depends on.
+    """
+
+    relative: str
+    path: Path
+    info: AudioInfo
+    content_hash: str | None
+    size_bytes: int
+    mtime_ns: int
+    float_bits: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.info.num_frames / self.info.sample_rate_hz
+
+
+def to_record(entry: IndexEntry) -> dict[str, Any]:
+    """The entry as the object that is written as a line."""
+    record = {
+        "relative": entry.relative,
+        "path": str(entry.path),
+        **vars(entry.info),
+        "content_hash": entry.content_hash,
+        "size_bytes": entry.size_bytes,
+        "mtime_ns": entry.mtime_ns,
+    }
+    return record if entry.float_bits is None else {**record, "float_bits": entry.float_bits}
+
+
+def from_record(record: Mapping[str, Any]) -> IndexEntry:
+    """The entry of a line's object.
+
+    Raises:
+        ValueError: a key is missing or its value is not what it must be; the message names the key.
+    """
+    info = AudioInfo(
+        num_frames=_number(record, "num_frames", least=1),
+        sample_rate_hz=_number(record, "sample_rate_hz", least=1),
+        bits=_number(record, "bits", least=1),
+        num_channels=_number(record, "num_channels", least=1),
+        format=_text(record, "format"),
+        **({"lossy": True} if record.get("lossy") is True else {}),
+    )
+    return IndexEntry(
+        relative=_text(record, "relative"),
+        path=Path(_text(record, "path")),
+        info=info,
+        content_hash=None if record.get("content_hash") is None else _text(record, "content_hash"),
+        size_bytes=_number(record, "size_bytes", least=0),
+        mtime_ns=_number(record, "mtime_ns", least=None),
+        float_bits=None if record.get("float_bits") is None else _number(record, "float_bits", least=1),
+    )
+
+
+def _number(record: Mapping[str, Any], key: str, least: int | None) -> int:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        wanted = "a whole number" if least is None else f"a whole number from {least} on"
+        raise ValueError(f"{key} is {value!r}, {wanted} is wanted")
+    return value
+
+
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} is {value!r}, a text is wanted")
+    return value
