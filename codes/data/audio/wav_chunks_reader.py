@@ -1,0 +1,134 @@
+"""The chunks of a WAV file (RIFF), for what libsndfile leaves out: samples before their format, and a length too short.
+
+A RIFF file is the word RIFF, a size, the word WAVE, and chunks: four letters, a size, so many bytes, and one more to
+make it even. Readers want the chunk "fmt " before "data"; the definition does not say so.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from codes.data.audio.reader_info import AudioReadError, RawFile
+
+_UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+_MOST_CHUNKS = 10_000
+_TAGS = (b"TAG", b"ID3", b"APETAGEX")  # notes that programs hang on behind the last chunk
+_MOST_FORMAT_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    name: bytes
+    start: int
+    num_bytes: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_bytes + self.num_bytes % 2
+
+
+def _is_wav(raw: RawFile) -> bool:
+    return raw.head[:4] == b"RIFF" and raw.head[8:12] == b"WAVE"
+
+
+def _chunks(raw: RawFile) -> Iterator[_Chunk]:
+    """The chunks from the start on, the last of which may end beyond the file's end."""
+    start = 12
+    for _ in range(_MOST_CHUNKS):
+        if start + 8 > raw.size_bytes:
+            return
+        header = raw.peek(start, 8)
+        if len(header) < 8:
+            return
+        chunk = _Chunk(header[:4], start + 8, struct.unpack("<I", header[4:])[0])
+        yield chunk
+        start = chunk.end
+
+
+def check_wav_length(raw: RawFile) -> None:
+    """Refuse a WAV whose samples go on after the length that its header gives: behind them are neither chunks nor tags.
+
+    Raises:
+        AudioReadError: so it is.
+    """
+    if not _is_wav(raw):
+        return
+    promised: int | None = None
+    for chunk in _chunks(raw):
+        if promised is None and chunk.name == b"data":
+            if chunk.num_bytes in _UNKNOWN_LENGTHS:
+                return
+            promised, end = chunk.num_bytes, chunk.end
+            if end >= raw.size_bytes:
+                return
+            continue
+        if promised is None:
+            continue
+        if not (chunk.name.isascii() and chunk.name.decode("ascii").isprintable() and chunk.end <= raw.size_bytes + 1):
+            if not _is_harmless(raw.peek(chunk.start - 8, 1 << 16)):
+                raise AudioReadError(
+                    f"{raw.path}: its header promises {promised} bytes of samples, and after them come "
+                    f"{raw.size_bytes - chunk.start + 8} bytes that are no chunks: the length is wrong"
+                )
+            return
+
+
+def _is_harmless(rest: bytes) -> bool:
+    return rest.startswith(_TAGS) or not any(rest)
+
+
+def in_usual_order(raw: RawFile) -> io.RawIOBase | None:
+    """A WAV whose samples stand before their format, as a file where they stand behind it; None for other files."""
+    if not _is_wav(raw):
+        return None
+    found: dict[bytes, _Chunk] = {}
+    for chunk in _chunks(raw):
+        found.setdefault(chunk.name, chunk)
+        if chunk.name == b"fmt ":
+            break
+    form, data = found.get(b"fmt "), found.get(b"data")
+    if form is None or data is None or not 16 <= form.num_bytes <= _MOST_FORMAT_BYTES:
+        return None
+    content = raw.peek(form.start, form.end - form.start)
+    header = b"WAVEfmt " + struct.pack("<I", form.num_bytes) + content + b"data" + struct.pack("<I", data.num_bytes)
+    header = b"RIFF" + struct.pack("<I", min(len(header) + data.num_bytes, 0xFFFFFFFF)) + header
+    return _Spliced(header, raw, data)
+
+
+class _Spliced(io.RawIOBase):
+    """A header in memory, and a part of a file behind it."""
+
+    def __init__(self, header: bytes, raw: RawFile, data: _Chunk) -> None:
+        self._header = header
+        self._file = raw.file
+        self._start = data.start
+        self._size = len(header) + min(data.num_bytes, raw.size_bytes - data.start)
+        self._place = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + (0, self._place, self._size)[whence])
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        size = max(0, min(size if size >= 0 else self._size, self._size - self._place))
+        found = self._header[self._place : self._place + size]
+        if len(found) < size:
+            self._file.seek(self._start + self._place + len(found) - len(self._header))
+            found += self._file.read(size - len(found))
+        self._place += len(found)
+        return found
+
+    def readinto(self, buffer) -> int:  # pyright: ignore[reportMissingParameterType]
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
