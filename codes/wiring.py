@@ -1,7 +1,8 @@
 """Follow every key of the state through an experiment before anything is paid for.
 
 Found here: keys that are read before any dataset or injector wrote them, keys that are written twice, keys that hide a
-dataset's, and outputs that nobody reads (a warning).
+dataset's, and outputs that nobody reads (a warning). `item_seed`, which the loader adds to every batch, may be read
+and never written.
 """
 
 import math
@@ -10,9 +11,11 @@ from collections.abc import Iterable
 from codes import registry
 from codes.convert import did_you_mean
 from codes.entries import Entry, StepEntry
+from codes.randomness import ITEM_SEED
 from codes.yaml_source import Mark
 
 Problems = list[tuple[Mark, str]]
+_RESERVED = "which the loader adds to every batch: choose another name"
 
 
 def check(datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems, complete: bool = True) -> list[str]:
@@ -55,11 +58,15 @@ def _provided(entry: Entry, problems: Problems) -> dict[str, str] | None:
     if entry.component is None:
         return None
     try:
-        return entry.component.cls.provided_keys(entry.component.options)
+        keys = entry.component.cls.provided_keys(entry.component.options)
     except Exception as error:  # a plug-in's method may raise anything
         message = f"dataset {entry.component.type}: provided_keys() failed: {registry.reason(error)}"
         problems.append((entry.component.mark, message))
         return None
+    if ITEM_SEED in keys:
+        problem = entry.component.mark, f"dataset {entry.component.type} provides {ITEM_SEED!r}, {_RESERVED}"
+        problems += [] if problem in problems else [problem]  # training and validation may share their lines
+    return keys
 
 
 class _Walk:
@@ -91,7 +98,7 @@ class _Walk:
     def _reads(self, entry: Entry, keys: Iterable[str], step: StepEntry) -> None:
         self.read.update(keys)
         for key in keys:
-            if key not in self.known and key not in self.own:
+            if key not in self.known and key not in self.own and key != ITEM_SEED:
                 hint = did_you_mean(key, {*self.known, *self.own})
                 self.missing[entry.mark, f"{entry.name} reads {key!r}, which nothing wrote before it"] = hint
             elif self.phase == "train" and key in self.writers:
@@ -104,7 +111,9 @@ class _Walk:
 
     def _writes(self, entry: Entry, step: StepEntry) -> None:
         for key in entry.flags.out:
-            if key in self.own or key in self.known:
+            if key == ITEM_SEED:
+                self.problems.append((entry.mark, f"{entry.name} writes {key!r}, {_RESERVED}"))
+            elif key in self.own or key in self.known:
                 first = self.own.get(key) or self.known.get(key)
                 by = f"line {first.line} has written already" if first else "the dataset provides already"
                 self.problems.append((entry.mark, f"{entry.name} writes {key!r}, which {by}: choose another name"))

@@ -59,6 +59,9 @@ def test_outputs_that_nobody_reads_are_warnings(tmp_path: Path) -> None:
         ({"a": "type: direct, in: wav, out: wav"}, "wav",
          ["a writes 'wav', which the dataset provides already: choose another name"]),
         ({"a": COPY}, "xx", ["loss reads 'xx', which nothing wrote before it; did you mean 'x'?"]),
+        ({"a": "type: direct, in: wav, out: item_seed"}, "item_seed",
+         ["a writes 'item_seed', which the loader adds to every batch: choose another name"]),
+        ({"a": "type: direct, in: item_seed, out: x"}, "x", []),
         ({"a": COPY + ", train: true", "b": COPY + ", eval: true"}, "x", []),
         ({"a": COPY + ", train: true"}, "x", ["loss reads 'x', which nothing wrote before it in validation"]),
         ({"a": COPY + ", eval: true"}, "x", ["loss reads 'x', which nothing wrote before it in training"]),
@@ -99,3 +102,28 @@ def test_what_cannot_be_read_proves_nothing(tmp_path: Path) -> None:
         "injector one.a.out is missing", "unknown key 'ut' in injector direct; did you mean 'out'?",
         "c writes 'x', which line 14 has written already",
     ]  # fmt: skip
+
+
+RESERVING = """
+from codes.data.dataset import Dataset
+
+
+class TakesItemSeedDataset(Dataset):
+    '''Claims a key of the loader.'''
+
+    provides = {"wav": "(B, 2, T)", "item_seed": "(B,)"}
+"""
+
+
+def test_a_dataset_must_not_provide_the_items_seeds(tmp_path: Path) -> None:
+    """Said once, though validation takes its dataset from training."""
+    (tmp_path / "taken.py").write_text(RESERVING, encoding="utf-8")
+    head = HEAD.replace("stereo_chunk, path: demo_corpus", "takes_item_seed")
+    text = f"plugins: [{tmp_path / 'taken.py'}]{head}{step('one', {'copy': COPY}, 'x')}"
+    (tmp_path / "x.yml").write_text(text, encoding="utf-8")
+    with pytest.raises(OptionError) as caught:
+        load_experiment(tmp_path / "x.yml")
+    ((mark, message),) = caught.value.problems
+    why = "provides 'item_seed', which the loader adds to every batch: choose another name"
+    assert message == f"dataset takes_item_seed {why}"
+    assert mark.line == 4

@@ -2,7 +2,8 @@
 
 Item n of a run belongs to epoch ``n // len(dataset)``; which item it is and every random draw inside it follow from
 (seed, epoch, n) alone. So the number of workers changes nothing, several processes share an epoch without overlap, and
-the position in the data is one number: the count of batches taken.
+the position in the data is one number: the count of batches taken. Every batch has a key more than the items,
+`item_seed`: (B,) int64, a hash of each item's (seed, epoch, index), from which injectors draw.
 """
 
 import pickle
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from codes.data.audio.reader import AudioReadError
 from codes.data.dataset import Dataset
+from codes.randomness import ITEM_SEED, item_seed
 
 
 class _Stream(Sampler[list[tuple[int, int]]]):
@@ -74,11 +76,16 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     def _batch(self, places: list[tuple[int, int]]) -> dict[str, Any]:
         items = [self._item(epoch, index) for epoch, index in places]
         try:
-            return collate(items)
+            batch = collate(items)
         except ValueError as error:
             listed = ", ".join(f"{index} of epoch {epoch}" for epoch, index in places)
             error.add_note(f"in {type(self.dataset).__name__}, a batch of the items {listed}")
             raise
+        if ITEM_SEED in batch:
+            name = type(self.dataset).__name__
+            raise ValueError(f"{name} gives {ITEM_SEED!r}, which the loader adds to every batch: choose another name")
+        batch[ITEM_SEED] = torch.tensor([item_seed(self.seed, epoch, index) for epoch, index in places])
+        return batch
 
     def _item(self, epoch: int, index: int) -> dict[str, Any]:
         try:

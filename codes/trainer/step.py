@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from codes.entries import Entry, InjectorFlags, LossEntry, LossFlags, StepEntry
 from codes.options import TrainOptions
+from codes.randomness import ITEM_SEED
 from codes.trainer.injector import Injector
 from codes.trainer.losses import Loss
 from codes.trainer.optim import Updater
@@ -36,7 +37,7 @@ class BoundInjector:
         self.name, self.mark, self.injector = entry.name, entry.mark, injector
         self.flags: InjectorFlags = entry.flags
         self.where = f"injector {entry.name}, step {step}, {entry.mark}"
-        self._seed = zlib.crc32(f"{step}.{entry.name}".encode())
+        self._seed = injector.salt = zlib.crc32(f"{step}.{entry.name}".encode())
 
     def runs(self, phase: str, micro: int, step: int) -> bool:
         """Whether it takes part in this phase, micro-batch and step."""
@@ -48,6 +49,7 @@ class BoundInjector:
         """Read, compute, write."""
         # Torch's CPU generator takes 32 bits of a seed: batch, micro-batch and name must all reach them.
         self.injector.reseed(zlib.crc32((seed % 2**64).to_bytes(8, "little"), self._seed))
+        self.injector.item_seeds = state.get(ITEM_SEED)
         grad = torch.no_grad() if self.flags.no_grad else contextlib.nullcontext()
         try:
             with grad:

@@ -14,6 +14,7 @@ import torch
 
 from codes import registry
 from codes.data.loader import Loader, collate
+from codes.randomness import item_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 TOYS = ROOT / "tests/trainer/toys.py"
@@ -153,6 +154,38 @@ def test_dataset_smaller_than_a_batch(numbers: Any, num_items: int, batch_size: 
     assert len(set(rows)) == len(rows)
     (val,) = take(make(numbers(num_items=num_items), batch_size, endless=False), 1)
     assert len(val["x"]) == min(num_items, batch_size)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_items_bring_their_seeds(numbers: Any, num_workers: int) -> None:
+    """Hashes of (seed, epoch, index): in any batch, of any size, the same."""
+    seeds = {}
+    for batch_size in (3, 8):
+        batches = take(make(numbers(num_items=8), batch_size, num_workers=num_workers), 48 // batch_size)
+        assert all(batch["item_seed"].dtype == torch.int64 for batch in batches)
+        flat = torch.cat([batch["item_seed"] for batch in batches]).tolist()
+        indices = [int(name.removesuffix(".wav").removeprefix("item_")) for name in names(batches)]
+        assert flat == [item_seed(7, n // 8, index) for n, index in enumerate(indices)]
+        seeds[batch_size] = flat
+    assert seeds[3] == seeds[8]
+    assert len(set(seeds[8])) == 48
+
+
+def test_validation_is_epoch_0(numbers: Any) -> None:
+    loader = make(numbers(num_items=5), endless=False)
+    found = [batch["item_seed"].tolist() for batch in take(loader, 2)]
+    assert [*found[0], *found[1]] == [item_seed(7, 0, index) for index in range(5)]
+    assert loader.batch(1)["item_seed"].tolist() == found[1]
+
+
+def test_items_must_not_have_seeds_already(numbers: Any) -> None:
+    class Claims(numbers, abstract=True):
+        def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+            return {"item_seed": 3}
+
+    message = "Claims gives 'item_seed', which the loader adds to every batch: choose another name"
+    with pytest.raises(ValueError, match=message):
+        make(Claims()).next()
 
 
 def test_empty_dataset(numbers: Any) -> None:

@@ -1,6 +1,7 @@
 """One named step and several: state, conditions, freezing, alternation, and errors that say where they come from."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -453,3 +454,62 @@ def test_random_injectors_differ_by_name_step_and_micro_batch(toy: Any) -> None:
             step.inject(state, "train", number, micro, (number << 8) + micro)
             drawn += [state["a"], state["b"]]
     assert all(not torch.equal(one, other) for at, one in enumerate(drawn) for other in drawn[:at])
+
+
+# --- random numbers of items
+
+
+def noisy(toy: Any, tmp_path: Any, **changes: Any) -> dict[str, torch.Tensor]:
+    """What add_noise made of each item in one epoch and the next, by name and epoch."""
+    (tmp_path / "keeps.py").write_text(KEEPS, encoding="utf-8")
+    noise = {"type": "add_noise", "scale": 1.0, "in": "x"}
+    trainer = toy.trainer({
+        "plugins": [str(Path(__file__).with_name("toys.py")), str(tmp_path / "keeps.py")],
+        "datasets.val": {},
+        "steps.fit.injectors": {
+            "predict": PREDICT,
+            "noise": {**noise, "out": "noisy"},
+            "again": {**noise, "out": "noisier"},
+            "keep": {"type": "keeps_values", "in": ["path", "x", "noisy", "noisier"], "out": "_kept"},
+        },
+        **changes,
+    })  # fmt: skip
+    kept: dict[str, torch.Tensor] = find("injector", "keeps_values").forward.__globals__["KEPT"]
+    kept.clear()
+    for _ in range(48 // trainer.experiment.datasets["train"].flags.batch_size):
+        trainer.train_step()
+    trainer.evaluation.validate(1)
+    return dict(kept)
+
+
+KEEPS = """
+from codes.trainer.injector import Injector
+
+KEPT = {}
+
+
+class KeepsValuesInjector(Injector):
+    '''Notes the noise of every item.'''
+
+    def forward(self, path, x, noisy, noisier):
+        for name, *values in zip(path, noisy - x, noisier - x):
+            KEPT[name, len([key for key in KEPT if key[0] == name])] = values
+        return x
+"""
+
+
+def test_draws_follow_the_item_and_not_the_batch(toys: Any, tmp_path: Any) -> None:
+    """Two epochs and a validation in batches of other sizes, in micro-batches, and with worker processes."""
+    whole = noisy(toys(), tmp_path)
+    variants: list[dict[str, Any]] = [
+        {"datasets.train.batch_size": 6}, {"train.mega_batch_factor": 2}, {"train.mega_batch_factor": 8},
+        {"datasets.train.n_workers": 2, "datasets.train.batch_size": 12, "train.mega_batch_factor": 3},
+    ]  # fmt: skip
+    assert len(whole) == 3 * 24
+    for changes in variants:
+        found = noisy(toys(), tmp_path, **changes)
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(a, b) for key in whole for a, b in zip(found[key], whole[key], strict=True))
+    rows = [tuple(round(v, 3) for v in noise.tolist()) for pair in whole.values() for noise in pair]
+    assert len(set(rows)) == 4 * 24  # two injectors, two epochs; validation is like epoch 0
+    assert noisy(toys(), tmp_path, **{"train.manual_seed": 5}).keys() == whole.keys()

@@ -30,8 +30,8 @@ class PcmQuantizeInjector(Injector):
     """
 
     def __init__(self, *, bits: int = 16, input_bits: int | None = None) -> None:
-        self.bits = _in_range("bits", bits, 1, 32)
-        self.input_bits = input_bits if input_bits is None else _in_range("input_bits", input_bits, 1, 32)
+        self.bits = in_range("bits", bits, 1, 32)
+        self.input_bits = input_bits if input_bits is None else in_range("input_bits", input_bits, 1, 32)
         self.zero = 1 << (bits - 1)  # the code of silence
 
     def forward(self, wav: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class PcmQuantizeInjector(Injector):
         """
         if wav.is_floating_point():
             return self._quantize_float(wav)
-        samples, input_bits = _samples_and_bits(wav, self.input_bits)
+        samples, input_bits = samples_and_bits(wav, self.input_bits)
         if input_bits > self.bits:
             samples = samples >> (input_bits - self.bits)
         elif input_bits < self.bits:
@@ -75,9 +75,9 @@ class MuLawInjector(Injector):
     """
 
     def __init__(self, *, bits: int = 8, mu: float | None = None, input_bits: int | None = None) -> None:
-        self.top = (1 << _in_range("bits", bits, 2, 16)) - 1
+        self.top = (1 << in_range("bits", bits, 2, 16)) - 1
         self.mu = float(self.top) if mu is None else mu
-        self.input_bits = input_bits if input_bits is None else _in_range("input_bits", input_bits, 1, 32)
+        self.input_bits = input_bits if input_bits is None else in_range("input_bits", input_bits, 1, 32)
         if not (self.mu > 0 and math.isfinite(self.mu)):
             raise ValueError(f"mu must be a finite number above 0, got {mu}")
 
@@ -94,7 +94,7 @@ class MuLawInjector(Injector):
     def _to_float(self, wav: Tensor) -> Tensor:
         if wav.is_floating_point():
             return wav.to(torch.promote_types(wav.dtype, torch.float32))
-        samples, input_bits = _samples_and_bits(wav, self.input_bits)
+        samples, input_bits = samples_and_bits(wav, self.input_bits)
         return samples.float() * 2.0 ** (1 - input_bits)
 
     def inverse(self, codes: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class ByteSplitInjector(Injector):
     """
 
     def __init__(self, *, bits: int = 16, distinct: bool = False) -> None:
-        self.num_bytes = (_in_range("bits", bits, 1, 32) + 7) // 8
+        self.num_bytes = (in_range("bits", bits, 1, 32) + 7) // 8
         self.distinct = distinct
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -147,13 +147,13 @@ class ByteSplitInjector(Injector):
         return codes
 
 
-def _in_range(name: str, value: int, low: int, high: int) -> int:
+def in_range(name: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError(f"{name} must be {low} to {high}, got {value}")
     return value
 
 
-def _samples_and_bits(wav: Tensor, input_bits: int | None) -> tuple[Tensor, int]:
+def samples_and_bits(wav: Tensor, input_bits: int | None) -> tuple[Tensor, int]:
     """Signed int64 samples and their depth. int64 audio has no depth of its own."""
     dtype_bits = DTYPE_BITS.get(wav.dtype)
     if wav.dtype == torch.int64 and input_bits is not None:
