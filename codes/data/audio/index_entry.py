@@ -68,7 +68,7 @@ def from_record(record: Mapping[str, Any]) -> IndexEntry:
         bits=_number(record, "bits", least=1),
         num_channels=_number(record, "num_channels", least=1),
         format=_text(record, "format"),
-        **({"lossy": True} if record.get("lossy") is True else {}),
+        lossy=_flag(record, "lossy"),
     )
     return IndexEntry(
         relative=_text(record, "relative"),
@@ -93,4 +93,11 @@ def _text(record: Mapping[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key} is {value!r}, a text is wanted")
+    return value
+
+
+def _flag(record: Mapping[str, Any], key: str) -> bool:
+    value = record.get(key)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}, true or false is wanted")
     return value

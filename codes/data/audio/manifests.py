@@ -28,6 +28,7 @@ from codes.data.audio.manifest_record import ManifestError, Record
 from codes.data.audio.reader import AudioInfo
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_RECORD_KEYS = {"id", "path", "audio_filepath"}  # an object with one of these is a line, not lengths by file name
 # Durations are written rounded; decoders of lossy formats differ in what they cut off at the ends.
 _TOLERANCE_SECONDS = 0.011
 _LOSSY_TOLERANCE_SECONDS = 0.1
@@ -112,10 +113,10 @@ def read_records(path: Path) -> Iterator[Record]:
     if isinstance(whole, list):
         yield from (Record.of(item, f"{path}, item {number}") for number, item in enumerate(whole, start=1))
     elif not isinstance(whole, dict):
-        raise ManifestError(f"{path}: is JSON, a {type(whole).__name__}, and no list of files; {_ALLOWED}")
-    elif whole and all(isinstance(value, int | float | dict) for value in whole.values()) and "id" not in whole:
+        raise ManifestError(f"{path}: is JSON, but no list of files: {whole!s:.40}; {_ALLOWED}")
+    elif not whole.keys() & _RECORD_KEYS and all(isinstance(value, int | float | dict) for value in whole.values()):
         yield from (Record({"": value}, f"{path}, key {key!r}", key) for key, value in whole.items())
-    elif whole:
+    else:
         yield Record(whole, f"{path}, line 1")
 
 
@@ -125,11 +126,10 @@ def contradiction(item: ManifestItem, info: AudioInfo) -> str | None:
     Frames of lossless files must agree exactly, durations to 0.011 s; of lossy ones, where decoders differ at the
     ends, both to 0.1 s.
     """
-    lossy = getattr(info, "lossy", False)
-    tolerance_frames = round((_LOSSY_TOLERANCE_SECONDS if lossy else 0) * info.sample_rate_hz)
-    tolerance_seconds = _LOSSY_TOLERANCE_SECONDS if lossy else _TOLERANCE_SECONDS
+    tolerance_frames = round((_LOSSY_TOLERANCE_SECONDS if info.lossy else 0) * info.sample_rate_hz)
+    tolerance_seconds = _LOSSY_TOLERANCE_SECONDS if info.lossy else _TOLERANCE_SECONDS
     seconds = info.num_frames / info.sample_rate_hz
-    bits = None if lossy else item.bits
+    bits = None if info.lossy else item.bits
     end_seconds = None if item.start_seconds is None else item.start_seconds + (item.part_seconds or 0.0)
     claims = (
         ("{} Hz", item.sample_rate_hz, info.sample_rate_hz, 0),

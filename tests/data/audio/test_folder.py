@@ -1,5 +1,6 @@
 """Finding audio files and splitting them: everything is counted, and a file is on one side only."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,35 @@ def test_unreadable_files_are_named_and_counted(tmp_path: Path):
     expected = r"bad1\.wav: is not audio.*\(and 1 more of 3 files cannot be read\)"
     with pytest.raises(AudioReadError, match=expected):
         scan([tmp_path])
+
+
+def test_unreadable_files_are_collected_when_asked(tmp_path: Path):
+    write(tmp_path / "good.wav")
+    (tmp_path / "bad.wav").write_bytes(b"x" * 100)
+    (tmp_path / "broken.wav").symlink_to("missing.wav")
+    result = scan([tmp_path], on_error="collect")
+    assert [file.relative for file in result.files] == ["good.wav"]
+    assert list(result.errors) == [tmp_path / "bad.wav", tmp_path / "broken.wav"]
+    assert all(message.startswith(f"{path}: ") for path, message in result.errors.items())
+    (tmp_path / "good.wav").unlink()
+    with pytest.raises(AudioReadError, match=r"bad\.wav: .*\(and 1 more of 2 files cannot be read\)"):
+        scan([tmp_path], on_error="collect")
+
+
+def test_files_carry_what_tells_whether_they_changed(tmp_path: Path):
+    path = write(tmp_path / "a.wav")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (plain,) = scan([tmp_path]).files
+    assert (plain.content_hash, plain.hashed()) == (None, digest)
+    assert (plain.size_bytes, plain.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+    (hashed,) = scan([tmp_path], hashes=True, known=tmp_path / "index.jsonl").files
+    assert hashed.content_hash == hashed.hashed() == digest
+    (again,) = scan([tmp_path], known=tmp_path / "index.jsonl").files
+    assert again == hashed
+    path.unlink()
+    assert hashed.hashed() == digest
+    with pytest.raises(AudioReadError, match=r"a\.wav: cannot be read: No such file"):
+        plain.hashed()
 
 
 @pytest.mark.parametrize("seed", range(5))
