@@ -162,9 +162,11 @@ def test_every_key_of_a_line_is_checked(tmp_path: Path) -> None:
     (entry,) = build_index([tmp_path]).entries
     good = to_record(entry)
     path = tmp_path / "index.jsonl"
-    for key in good:
-        wrongs = [1, "", [], -1.5, *([] if key == "lossy" else [True]), *([] if key == "content_hash" else [None])]
-        for wrong in wrongs[key not in ("lossy", "content_hash", "relative", "path", "format") :]:
+    texts, numbers = ["", None, 1, True, []], ["", None, -1.5, True, []]
+    wrongs = {key: texts if isinstance(value, str) else numbers for key, value in good.items()}
+    wrongs |= {"lossy": ["", None, 1], "content_hash": ["", 1, True, []]}
+    for key, values in wrongs.items():
+        for wrong in values:
             path.write_text(json.dumps({**good, key: wrong}) + "\n")
             with pytest.raises(ManifestError, match=f"line 1: is not of an index: {key} is "):
                 read_index(path)
