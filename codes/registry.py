@@ -220,16 +220,26 @@ def broken() -> dict[str, str]:
 
 @functools.cache
 def options_of(cls: type) -> Mapping[str, Option]:
-    """The options of a registered class or a dataclass: its constructor's arguments, or its fields."""
-    docs = argument_docs(cls)
+    """The options of a registered class or a dataclass: its constructor's arguments, or its fields.
+
+    A constructor with ``**options`` passes them on to its base class, whose options are then its own as well.
+    """
+    owners = _owners(cls)
+    docs = {**(argument_docs(owners[0]) if owners else {}), **argument_docs(cls)}
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True)
     found = {}
     for name, parameter in list(inspect.signature(cls).parameters.items()):
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        default = MISSING if parameter.default is parameter.empty else _default_of(cls, name, parameter.default)
-        found[name] = Option(name, hints.get(name, Any), default, docs.get(name.rstrip("_"), ""))
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found = {**(options_of(owners[1]) if len(owners) > 1 else {}), **found}
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            default = MISSING if parameter.default is parameter.empty else _default_of(cls, name, parameter.default)
+            found[name] = Option(name, hints.get(name, Any), default, docs.get(name.rstrip("_"), ""))
     return types.MappingProxyType(found)
+
+
+def _owners(cls: type) -> list[type]:
+    """The registered class and its bases that define a constructor; one with ``**options`` calls the next."""
+    return [base for base in cls.__mro__ if "__init__" in base.__dict__ and issubclass(base, Registered)]
 
 
 def _default_of(cls: type, name: str, default: Any) -> Any:

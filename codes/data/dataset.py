@@ -12,6 +12,8 @@ import numpy as np
 
 from codes.registry import Registered
 
+SKIPPED = "_skipped"  # key of an item: what could not be read and was left out; the loader counts it and takes it away
+
 
 class Dataset(Registered):
     """Items by number. A subclass sets ``provides`` and defines ``__len__`` and ``item``."""

@@ -47,8 +47,28 @@ def demo_corpus(root: Path | None = None, seed: int = 0) -> Path:
     Raises:
         OSError: the folder cannot be written; the message says which and how to choose another.
     """
+    return made_once(root, f"demo_corpus_v{VERSION}_seed{seed}", lambda aside: _compose_all(aside, seed))
+
+
+def _compose_all(folder: Path, seed: int) -> None:
+    for index in range(NUM_FILES):
+        name, music = compose(seed, index)
+        write_wav(folder / name, music)
+
+
+def made_once(root: Path | None, name: str, fill: Callable[[Path], None]) -> Path:
+    """The folder root/name; where it is not there yet it is filled aside and renamed as a whole.
+
+    Args:
+        root: default the user's cache.
+        name: of the folder.
+        fill: writes into the folder that it is given.
+
+    Raises:
+        OSError: the folder cannot be written; the message says which and how to choose another.
+    """
     root = cache_root() if root is None else Path(root)
-    folder = root / f"demo_corpus_v{VERSION}_seed{seed}"
+    folder = root / name
     if folder.is_dir():
         return folder
     try:
@@ -60,9 +80,7 @@ def demo_corpus(root: Path | None = None, seed: int = 0) -> Path:
             "set the environment variable WAVESCHOOL_CACHE to a folder that can be written"
         ) from error
     try:
-        for index in range(NUM_FILES):
-            name, music = compose(seed, index)
-            write_wav(aside / name, music)
+        fill(aside)
         aside.chmod(0o755)
         _move_into_place(aside, folder)
     finally:
@@ -91,7 +109,7 @@ def cache_root() -> Path:
 
 
 def write_wav(path: Path, pcm: np.ndarray) -> None:
-    """Write int16 (2, T) as a WAV file."""
+    """Write int16 (C, T) as a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(pcm.shape[0])
         file.setsampwidth(2)

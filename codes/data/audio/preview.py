@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from codes import registry
+from codes.convert import Converter
 from codes.data.audio import picture
-from codes.data.dataset import Dataset
+from codes.data.dataset import SKIPPED, Dataset
+from codes.yaml_source import OptionError, parse_yaml
 
 _NUM_PICTURED = 3
 _TIMED_SECONDS = 1.0
@@ -60,20 +62,42 @@ def _parser(name: str, cls: type) -> argparse.ArgumentParser:
 
 
 def _argument(annotation: Any) -> dict[str, Any]:
-    """argparse's settings for a type: scalars, Literal, list of scalars, and unions of them with None."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        members = [_argument(member) for member in inner if member is not types.NoneType]
-        return next((member for member in members if "nargs" in member), members[0])
-    if origin is typing.Literal:
-        return {"type": type(inner[0]), "choices": inner}
-    if origin is list:
-        return {**_argument(inner[0]), "nargs": "+"}
-    if annotation is bool:
+    """argparse's settings for a type: what is no path and no text is written as in the YAML."""
+    members = [member for member in _members(annotation) if member is not types.NoneType]
+    if any(member in (str, Path) for member in members):
+        lists = any(typing.get_origin(member) is list for member in members)
+        return {"type": Path if Path in members else str, **({"nargs": "+"} if lists else {})}
+    if members == [bool]:
         return {"action": argparse.BooleanOptionalAction}
-    if annotation in (str, int, float, Path):
-        return {"type": annotation}
-    raise TypeError(f"no command line option for the type {annotation}")
+    return {"type": lambda text: _from_yaml(text, annotation), "metavar": _placeholder(members)}
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation, without their ranges."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(inner for member in typing.get_args(annotation) for inner in _members(member))
+    return (annotation,)
+
+
+def _placeholder(members: list[Any]) -> str:
+    """What stands for the value in the help: the words that are allowed, or the kind of value."""
+    words = [str(word) for member in members if typing.get_origin(member) is typing.Literal
+             for word in typing.get_args(member)]  # fmt: skip
+    return "{" + ",".join(words) + "}" if words and len(members) == 1 else "|".join([*words, "VALUE"])
+
+
+def _from_yaml(text: str, annotation: Any) -> Any:
+    """A value as it would stand in the YAML: ``16``, ``[0, 20]``, ``{select: [0, 1]}``."""
+    problems: list[Any] = []
+    try:
+        value = Converter(problems, []).convert(parse_yaml(text, "<command line>", problems), annotation, "it")
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(error.problems[0][1]) from error
+    if problems:
+        raise argparse.ArgumentTypeError("; ".join(message for _, message in problems))
+    return value
 
 
 def _show(dataset: Dataset, num_items: int, out: Path) -> None:
@@ -82,14 +106,16 @@ def _show(dataset: Dataset, num_items: int, out: Path) -> None:
         print(line)
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(num_items, len(dataset))).astype(int))
     items = [dataset.item(int(index), np.random.default_rng(int(index))) for index in indices]
+    for item in items:
+        item.pop(SKIPPED, None)
     print(f"\nitems {', '.join(map(str, indices))} of {len(dataset)}:")
     for row in _table(items):
         print(row)
     print(f"\n{_items_per_second(dataset):.0f} items/s on one core")
-    image = _picture(items[:_NUM_PICTURED], getattr(dataset, "bits", 16))
-    if image is not None:
-        picture.save_png(out, image)
-        print(f"wrote {out}")
+    pictured = _sounds(items[0])
+    if pictured:
+        picture.save_png(out, _picture(items[:_NUM_PICTURED], pictured, getattr(dataset, "bits", 16)))
+        print(f"wrote {out}: {', '.join(pictured)} of {min(_NUM_PICTURED, len(items))} items, one below the other")
 
 
 def _table(items: list[dict[str, Any]]) -> list[str]:
@@ -123,13 +149,18 @@ def _items_per_second(dataset: Dataset) -> float:
     return count / (time.perf_counter() - start_s)
 
 
-def _picture(items: list[dict[str, Any]], bits: int) -> np.ndarray | None:
-    """Waveform and spectrogram of each item's ``wav``, or None where there is none."""
-    if "wav" not in items[0]:
-        return None
+def _sounds(item: dict[str, Any]) -> list[str]:
+    """The keys that hold sound: integers or floats (C, T)."""
+    arrays = {key: value for key, value in item.items() if isinstance(value, np.ndarray) and value.ndim == 2}
+    return [key for key, value in arrays.items() if value.dtype.kind in "if" and value.size]
+
+
+def _picture(items: list[dict[str, Any]], keys: list[str], bits: int) -> np.ndarray:
+    """Waveform and spectrogram of each item's sounds."""
     images = []
     for item in items:
-        wav = np.asarray(item["wav"]) / 2.0 ** (bits - 1)
         rate_hz = int(item.get("sample_rate", 44_100))
-        images += [picture.waveform_image(wav, rate_hz), picture.spectrogram_image(wav, rate_hz)]
+        for key in keys:
+            wav = item[key] if item[key].dtype.kind == "f" else item[key] / 2.0 ** (bits - 1)
+            images += [picture.waveform_image(wav, rate_hz), picture.spectrogram_image(wav, rate_hz)]
     return picture.stack_images(images)

@@ -32,6 +32,11 @@ def num_resampled(num_frames: int, from_hz: int, to_hz: int) -> int:
     return -(-num_frames * to_hz // from_hz)
 
 
+def reach_seconds(from_hz: int, to_hz: int) -> float:
+    """How far from its place, on either side, a resampled sample still depends on the signal."""
+    return (_WIDTH / _ROLLOFF + 2.0) / min(from_hz, to_hz)
+
+
 def resample(pcm: np.ndarray, from_hz: int, to_hz: int, bits: int) -> np.ndarray:
     """A whole signal at another rate; see `resample_blocks`, whose ``num_clipped`` this leaves out.
 

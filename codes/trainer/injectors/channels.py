@@ -1,4 +1,4 @@
-"""The two channels of stereo: one given and one to predict, or both interleaved into one sequence."""
+"""Channels: one given and one to predict, all interleaved into one sequence and apart again, or some of them."""
 
 from typing import Literal
 
@@ -99,3 +99,52 @@ class InterleaveChannelsInjector(Injector):
             raise ValueError(f"expected (B, {self.num_channels} * T), got {tuple(sequence.shape)}")
         num_frames = sequence.shape[1] // self.num_channels
         return sequence.unflatten(1, (num_frames, self.num_channels)).transpose(1, 2)
+
+
+class DeinterleaveChannelsInjector(Injector):
+    """One sequence to channels: the way back of `interleave_channels`. sequence: (B, C * T) -> (B, C, T).
+
+    What a network returns for each token of an interleaved sequence (its code length, say) comes apart by channel.
+
+    Args:
+        num_channels: number of channels C.
+    """
+
+    def __init__(self, *, num_channels: int = 2) -> None:
+        self.interleaved = InterleaveChannelsInjector(num_channels=num_channels)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """sequence: (B, C * T) -> (B, C, T).
+
+        Raises:
+            ValueError: the sequence does not end with a whole frame.
+        """
+        return self.interleaved.inverse(sequence)
+
+    def inverse(self, wav: Tensor) -> Tensor:
+        """wav: (B, C, T) -> (B, C * T)."""
+        return self.interleaved.forward(wav)
+
+
+class SelectChannelsInjector(Injector):
+    """Some channels, by number. value: (B, C, ...) -> (B, K, ...).
+
+    Args:
+        channels: their numbers, counted from 0, in the order wanted; negative ones count from the last.
+    """
+
+    def __init__(self, *, channels: list[int]) -> None:
+        if not channels:
+            raise ValueError("channels must name one channel or more")
+        self.channels = channels
+
+    def forward(self, value: Tensor) -> Tensor:
+        """value: (B, C, ...) -> (B, K, ...).
+
+        Raises:
+            ValueError: the value has no such channel.
+        """
+        least = max(max(self.channels) + 1, -min(self.channels))
+        if value.ndim < 2 or value.shape[1] < least:
+            raise ValueError(f"expected (B, C, ...) with {least} or more channels, got {tuple(value.shape)}")
+        return torch.stack([value.select(1, channel) for channel in self.channels], 1)

@@ -1,4 +1,4 @@
-"""Plumbing between injectors: apply one to every slice, rename, join, pad and reshape."""
+"""Plumbing between injectors: apply one to every slice, rename, join, stack, cut, pad and reshape."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codes import randomness
 from codes.trainer.injector import Injector
 
 
@@ -31,16 +32,26 @@ class ForEachInjector(Injector):
         Raises:
             ValueError: the values differ in N, lack the dimension, or N is 0.
         """
-        return self._map(self.subtype.forward, values)
+        return self._map(self._forward, values)
 
     def inverse(self, *values: Tensor) -> Any:
         """The inner injector's inverse over every slice."""
-        return self._map(self.subtype.inverse, values)
+        return self._map(lambda index, *parts: self.subtype.inverse(*parts), values)
 
     def reseed(self, seed: int) -> None:
         """Start the inner injector's random numbers anew as well."""
         super().reseed(seed)
         self.subtype.reseed(seed)
+
+    def _forward(self, index: int, *parts: Tensor) -> Any:
+        """One slice. Its draws are its own; where the slices are the items, an item's seed is spread over its rows."""
+        seeds, part = self.item_seeds, parts[0]
+        if seeds is not None and self.dim % (part.ndim + 1):
+            self.subtype.seed_items(seeds, randomness.mix_number(self.salt + index))
+        elif seeds is not None and part.ndim:
+            rows = randomness.derive(seeds[index : index + 1], self.salt, len(part))[0]
+            self.subtype.seed_items(rows, self.salt)
+        return self.subtype.forward(*parts)
 
     def _map(self, function: Any, values: tuple[Tensor, ...]) -> Any:
         shapes = [tuple(value.shape) for value in values]
@@ -49,7 +60,8 @@ class ForEachInjector(Injector):
         sizes = {value.shape[self.dim] for value in values}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(f"expected values of one size above 0 along dimension {self.dim}, got {_list(shapes)}")
-        results = [function(*parts) for parts in zip(*(value.unbind(self.dim) for value in values), strict=True)]
+        slices = zip(*(value.unbind(self.dim) for value in values), strict=True)
+        results = [function(index, *parts) for index, parts in enumerate(slices)]
         if isinstance(results[0], tuple):
             return tuple(torch.stack(parts, self.dim) for parts in zip(*results, strict=True))
         return torch.stack(results, self.dim)
@@ -214,6 +226,65 @@ class UnsqueezeInjector(Injector):
     def inverse(self, value: Tensor) -> Tensor:
         """value: (..., 1, ...) -> (..., ...)."""
         return _squeeze(value, self.dim)
+
+
+class StackInjector(Injector):
+    """Values of one shape along a new dimension. values: (B, T) each -> (B, N, T) for dim 1.
+
+    Args:
+        dim: the new dimension.
+    """
+
+    def __init__(self, *, dim: int = 1) -> None:
+        self.dim = dim
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """values: alike in shape -> one value with a dimension more.
+
+        Raises:
+            ValueError: the shapes differ, or are too short for that dimension.
+        """
+        shapes = [tuple(value.shape) for value in values]
+        if len(set(shapes)) != 1 or not -len(shapes[0]) - 1 <= self.dim <= len(shapes[0]):
+            raise ValueError(f"expected values of one shape that can be stacked in {self.dim}, got {_list(shapes)}")
+        return torch.stack(values, self.dim)
+
+    def inverse(self, value: Tensor) -> tuple[Tensor, ...]:
+        """value: (..., N, ...) -> N values."""
+        _require_dim(value, self.dim)
+        return value.unbind(self.dim)
+
+
+class NarrowInjector(Injector):
+    """A stretch along a dimension. value: (..., N, ...) -> (..., length, ...).
+
+    Args:
+        start: its first element, counted from 0; a negative one counts from the end.
+        length: how many elements. None: all that follow.
+        dim: the dimension.
+    """
+
+    def __init__(self, *, start: int = 0, length: int | None = None, dim: int = -1) -> None:
+        if length is not None and length < 1:
+            raise ValueError(f"length must be 1 or more, got {length}")
+        self.start = start
+        self.length = length
+        self.dim = dim
+
+    def forward(self, value: Tensor) -> Tensor:
+        """value: (..., N, ...) -> (..., length, ...).
+
+        Raises:
+            ValueError: the value lacks the dimension, or the stretch is not within it.
+        """
+        _require_dim(value, self.dim)
+        size = value.shape[self.dim]
+        start = self.start if self.start >= 0 else size + self.start
+        length = size - start if self.length is None else self.length
+        if start < 0 or length < 1 or start + length > size:
+            wanted = f"from {self.start}" if self.length is None else f"from {self.start}, {self.length} long"
+            raise ValueError(f"expected dimension {self.dim} to hold a stretch {wanted}, got {tuple(value.shape)}")
+        return value.narrow(self.dim, start, length)
 
 
 def _squeeze(value: Tensor, dim: int) -> Tensor:

@@ -10,7 +10,9 @@ import pytest
 import soundfile
 
 from codes import registry
+from codes.data.audio.channel_layout import ChannelMix
 from codes.data.audio.reader import AudioReadError
+from codes.data.audio.resample import resample
 from codes.data.audio.stereo_chunk import StereoChunkDataset
 
 
@@ -24,6 +26,10 @@ def write(path: Path, num_frames: int, *, bits: int = 16, channels: int = 2, rat
 
 def dataset(path: Path, **options: Any) -> StereoChunkDataset:
     return StereoChunkDataset(**{"path": str(path), "chunk_frames": 100, "val_fraction": 0.0, **options})
+
+
+def relatives(data: StereoChunkDataset) -> list[str]:
+    return [segment.recording.file.relative for segment in data.segments]
 
 
 @pytest.fixture
@@ -87,8 +93,8 @@ def test_val_items_are_all_whole_chunks_and_the_scored_audio(folder: Path):
 
 
 def test_train_and_val_share_no_file_whatever_the_chunk_length(folder: Path):
-    train = {file.path for file in dataset(folder, val_fraction=0.3).files}
-    val = {file.path for file in dataset(folder, val_fraction=0.3, phase="val", chunk_frames=350).files}
+    train = set(relatives(dataset(folder, val_fraction=0.3)))
+    val = set(relatives(dataset(folder, val_fraction=0.3, phase="val", chunk_frames=350)))
     assert train
     assert val
     assert not train & val
@@ -107,44 +113,60 @@ def test_bit_depths_are_shifted_and_said(tmp_path: Path, file_bits: int, bits: i
     assert said == (file_bits != bits)
 
 
-def test_mono_as_the_option_says(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_channels_as_the_options_say(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     mono = write(tmp_path / "mono.wav", 100, channels=1)
-    with pytest.raises(ValueError, match=r'no stereo file among 1 .*mono\.wav.*mono: "duplicate"'):
+    with pytest.raises(ValueError, match=r"channels: .*mono\.wav has 1 channel, and 2 are needed: other_channels: skip"):
         dataset(tmp_path)
-    data = dataset(tmp_path, mono="duplicate")
+    data = dataset(tmp_path, channels="duplicate")
     np.testing.assert_array_equal(data.item(0, rng(0))["wav"], np.repeat(mono, 2, 0))
-    assert any("duplicated to both channels: 1 file" in line for line in data.report())
+    assert any("duplicated to all channels: 1 file" in line for line in data.report())
     write(tmp_path / "stereo.wav", 200)
-    with pytest.raises(ValueError, match=r'1 of 2 files are mono \(mono\.wav\): choose mono: "duplicate" or'):
-        dataset(tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert [file.relative for file in dataset(tmp_path, mono="skip").files] == ["stereo.wav"]
-    assert "left out: 1 file, 0.00 min that is mono (mono.wav)" in caplog.text
+        assert relatives(dataset(tmp_path, other_channels="skip")) == ["stereo.wav"]
+    assert "left out: 1 file, 0.00 min whose channels do not fit (mono.wav)" in caplog.text
+    six = write(tmp_path / "six.wav", 300, channels=6)
+    with pytest.raises(ValueError, match=r"mono\.wav has 1 channel.*\(and 1 more of 3 do not fit\)"):
+        dataset(tmp_path)
+    data = dataset(tmp_path, channels=ChannelMix(select=[5, 0]), other_channels="skip")
+    assert relatives(data) == ["six.wav"]
+    item = data.item(0, rng(0))
+    start = item["start_frame"]
+    np.testing.assert_array_equal(item["wav"], six[[5, 0], start : start + 100])
 
 
-def test_refuses_more_than_two_channels(tmp_path: Path):
-    write(tmp_path / "six.wav", 100, channels=6)
-    with pytest.raises(ValueError, match=r"six\.wav has 6 channels.*mix them down first"):
-        dataset(tmp_path, mono="skip")
+@pytest.mark.parametrize("choice", ["mono", "each", ChannelMix(select=[1])])
+def test_choices_that_give_one_channel_are_refused(folder: Path, choice: Any):
+    with pytest.raises(ValueError, match="channels gives 1 channel, and the dataset needs 2"):
+        dataset(folder, channels=choice)
 
 
 def test_sample_rates_must_agree_or_be_chosen(folder: Path, caplog: pytest.LogCaptureFixture):
-    write(folder / "other.wav", 500, rate=16_000)
-    with pytest.raises(ValueError, match=r"differ in sample rate: 10 of 8000 Hz, 1 of 16000 Hz.*sample_rate: 8000"):
+    other = write(folder / "other.wav", 500, rate=16_000)
+    expected = r"the files differ: 10 of 8000 Hz, 1 of 16000 Hz; choose one with sample_rate: 8000"
+    with pytest.raises(ValueError, match=expected):
         dataset(folder)
-    with pytest.raises(ValueError, match="no file has sample_rate 44100 Hz: found 10 of 8000 Hz"):
-        dataset(folder, sample_rate=44_100)
+    with pytest.raises(ValueError, match="no file has 44100 Hz: found 10 of 8000 Hz"):
+        dataset(folder, sample_rate=44_100, other_rates="skip")
+    with pytest.raises(ValueError, match="sample_rate is 8000 Hz and other_rates is refuse"):
+        dataset(folder, sample_rate=8000, other_rates="refuse")
     with caplog.at_level(logging.WARNING):
-        assert {file.info.sample_rate_hz for file in dataset(folder, sample_rate=8000).files} == {8000}
+        data = dataset(folder, sample_rate=8000, other_rates="skip")
+    assert {recording.sample_rate_hz for recording in data.recordings} == {8000}
     assert "of another sample rate (other.wav)" in caplog.text
+    data = dataset(folder, sample_rate=8000, phase="val", val_fraction=1.0)
+    assert any("resampled to 8000 Hz: 1 file" in line for line in data.report())
+    items = [data.item(index, rng(0)) for index in range(len(data))]
+    whole = np.concatenate([item["wav"] for item in items if item["path"].endswith("other.wav")], axis=1)
+    np.testing.assert_array_equal(whole, resample(other.astype(np.int16), 16_000, 8000, 16)[:, :200])
+    assert {item["sample_rate"] for item in items} == {8000}
 
 
 def test_short_files_are_left_out_and_named(folder: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         data = dataset(folder, chunk_frames=500)
-    assert "left out: 2 files, 0.00 min shorter than a chunk of 500 frames (0.wav, 1.wav)" in caplog.text
-    assert any("shorter than a chunk" in line for line in data.report())
-    expected = r"all 10 files are shorter than chunk_frames: 9999; the longest, .*9\.wav, has 1250 frames"
+    assert "left out: 2 files, 0.00 min shorter than an item of 500 frames (0.wav, 1.wav)" in caplog.text
+    assert any("shorter than an item" in line for line in data.report())
+    expected = r"all 10 files are shorter than what an item takes, 9999 frames; the longest, .*9\.wav, has 1250 frames"
     with pytest.raises(ValueError, match=expected):
         dataset(folder, chunk_frames=9999)
 
@@ -155,7 +177,7 @@ def test_bad_folders_and_options(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no audio in .*there is no file at all"):
         dataset(tmp_path)
     write(tmp_path / "a.wav", 100)
-    with pytest.raises(ValueError, match="no file is left for phase 'val': val_fraction is 0"):
+    with pytest.raises(ValueError, match=r"no file is left for phase 'val' \(.*\): val_fraction is 0"):
         dataset(tmp_path, phase="val")
     with pytest.raises(ValueError, match="chunk_frames is 0, it must be at least 1"):
         dataset(tmp_path, chunk_frames=0)
@@ -188,7 +210,7 @@ def test_demo_corpus_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     corpus.mkdir()
     write(corpus / "a.wav", 100)
     data = StereoChunkDataset(path="demo_corpus", chunk_frames=50, val_fraction=0.0)
-    assert [file.path.parent for file in data.files] == [corpus]
+    assert [recording.file.path.parent for recording in data.recordings] == [corpus]
 
 
 def test_report_counts_everything(folder: Path):

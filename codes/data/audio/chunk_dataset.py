@@ -1,0 +1,158 @@
+"""The base classes of datasets whose items are windows of a recording: random ones to train, all of them to validate.
+
+A whole dataset::
+
+    class MidSideChunkDataset(ChunkDataset):
+        '''Chunks of mid and side.'''
+
+        num_channels = 2
+        provides = {**ChunkDataset.provides, "mid_side": "(2, context_frames + chunk_frames) int32"}
+
+        def finish(self, item, rng):
+            left, right = item["wav"].astype(np.int32)
+            return {**item, "mid_side": np.stack([left + right, left - right])}
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from codes.data.audio.audio_dataset import AudioDataset
+from codes.data.audio.reader import AudioReadError
+from codes.data.audio.recordings import Segment
+from codes.data.dataset import SKIPPED
+
+_MOST_REDRAWS = 20
+
+
+class WindowDataset(AudioDataset, abstract=True):
+    """Chunks of PCM, with the frames before each as context.
+
+    Training items are chunks that start anywhere, every start in every file being equally likely; the validation items
+    are all whole chunks of the validation side, one after the other. Context before the start of the file (or of its
+    side of the split) is zeros. A subclass sets ``chunk_frames`` and ``context_frames`` before it calls this
+    constructor, and says what it makes of a chunk in `finish`.
+    """
+
+    chunk_frames: int
+    context_frames: int = 0
+
+    provides = {
+        "wav": "PCM, (num_channels, context_frames + chunk_frames), int16 for bits <= 16, else int32",
+        "path": "the file, str",
+        "start_frame": "the frame of the file at which the chunk (not its context) starts, int",
+        "sample_rate": "frames per second, int",
+        "bit_depth": "bits of the file itself, int",
+    }
+
+    def __init__(self, **audio: Any) -> None:
+        self.shortest_frames = self.chunk_frames
+        super().__init__(**audio)
+        starts = [segment.num_frames - self.chunk_frames + 1 for segment in self.segments]
+        self._first_chunks, chunks = self._middle(audio.get("val_seconds") if self.phase == "val" else None)
+        self._ends = np.cumsum(starts if self.phase == "train" else chunks)  # of each segment's share of the choices
+
+    def finish(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Make of a chunk what the dataset gives; subclasses override it. All randomness must come from ``rng``."""
+        return item
+
+    def __len__(self) -> int:
+        """Train: as many chunks as the frames would make. Val: the whole chunks that there are."""
+        return max(1, self._num_frames() // self.chunk_frames) if self.phase == "train" else int(self._ends[-1])
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Train: a random chunk, whatever the index. Val: chunk ``index``, whatever ``rng``.
+
+        With on_error: skip, a training chunk that cannot be read is counted under `SKIPPED`, and another one drawn.
+
+        Raises:
+            IndexError: there is no such item.
+            AudioReadError: the file cannot be read, or is not what it was when it was scanned.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of a dataset of {len(self)}")
+        if self.phase == "val":
+            return self.finish(self.chunk(*self._place(index)), rng)
+        if self.on_error == "fail":
+            return self.finish(self.chunk(*self._place(int(rng.integers(self._ends[-1])))), rng)
+        errors: list[str] = []
+        while len(errors) <= _MOST_REDRAWS:
+            try:
+                chunk = self.chunk(*self._place(int(rng.integers(self._ends[-1]))))
+            except AudioReadError as error:
+                errors.append(str(error))
+            else:
+                return {**self.finish(chunk, rng), SKIPPED: errors}
+        raise AudioReadError(f"{len(errors)} chunks in a row could not be read; the last: {errors[-1]}")
+
+    def _place(self, choice: int) -> tuple[Segment, int]:
+        """Segment and start of the chunk of that number among all that can be chosen."""
+        number = int(np.searchsorted(self._ends, choice, side="right"))
+        within = choice - (int(self._ends[number - 1]) if number else 0)
+        segment = self.segments[number]
+        if self.phase == "val":
+            within = (self._first_chunks[number] + within) * self.chunk_frames
+        return segment, segment.start_frame + within
+
+    def chunk(self, segment: Segment, start_frame: int) -> dict[str, Any]:
+        """The chunk that starts at that frame of the recording, with its context."""
+        return {
+            "wav": self.window(segment, start_frame - self.context_frames, self.context_frames + self.chunk_frames),
+            "path": str(segment.recording.file.path),
+            "start_frame": start_frame,
+            "sample_rate": segment.recording.sample_rate_hz,
+            "bit_depth": segment.recording.bits,
+        }
+
+    def window(self, segment: Segment, start_frame: int, num_frames: int) -> np.ndarray:
+        """(num_channels, num_frames) integers; zeros before the segment's start and after its end."""
+        first = max(segment.start_frame, start_frame)
+        last = min(segment.start_frame + segment.num_frames, start_frame + num_frames)
+        pcm = self.read(segment, first, last - first)
+        before, after = first - start_frame, start_frame + num_frames - last
+        return np.pad(pcm, ((0, 0), (before, after))) if before or after else pcm
+
+    def scored_audio(self) -> Iterator[tuple[str, np.ndarray, int, int]]:
+        """What the whole chunks of each segment hold: (path, PCM (num_channels, frames), bits, sample rate in Hz).
+
+        For val these are exactly the frames that its items hold as chunks, for the baselines to code as well.
+        """
+        for segment, first, chunks in zip(self.segments, self._first_chunks, self._num_chunks, strict=True):
+            start = segment.start_frame + first * self.chunk_frames
+            pcm = self.read(segment, start, chunks * self.chunk_frames)
+            yield str(segment.recording.file.path), pcm, self.bits, segment.recording.sample_rate_hz
+
+    def scored_seconds(self) -> float:
+        """How much audio `scored_audio` gives."""
+        rates = [segment.recording.sample_rate_hz for segment in self.segments]
+        return sum(n * self.chunk_frames / rate for n, rate in zip(self._num_chunks, rates, strict=True))
+
+    def _middle(self, seconds: float | None) -> tuple[list[int], list[int]]:
+        """First chunk and number of chunks of each segment: all, or the middle of each, `seconds` together."""
+        chunks = [segment.num_frames // self.chunk_frames for segment in self.segments]
+        self._num_chunks = chunks
+        total = self.scored_seconds()
+        if seconds is not None and total > seconds:
+            self._num_chunks = [max(1, int(n * seconds / total)) for n in chunks]
+            self._notes.append(
+                f"validates on the middle of every file, {self.scored_seconds():.0f} of {total:.0f} seconds"
+            )
+        return [(n - kept) // 2 for n, kept in zip(chunks, self._num_chunks, strict=True)], self._num_chunks
+
+
+class ChunkDataset(WindowDataset, abstract=True):
+    """Chunks of a length that the YAML says; see `WindowDataset`.
+
+    Args:
+        chunk_frames: length of a chunk in frames (samples of one channel).
+        context_frames: frames before the chunk that are given as well.
+    """
+
+    def __init__(self, *, chunk_frames: int = 8192, context_frames: int = 0, **audio: Any) -> None:
+        if chunk_frames < 1:
+            raise ValueError(f"chunk_frames is {chunk_frames}, it must be at least 1")
+        if context_frames < 0:
+            raise ValueError(f"context_frames is {context_frames}, it must be at least 0")
+        self.chunk_frames, self.context_frames = chunk_frames, context_frames
+        super().__init__(**audio)

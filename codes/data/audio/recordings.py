@@ -1,0 +1,139 @@
+"""The files of a dataset as it reads them: each at one rate, from the file itself or from the cache of decoded PCM.
+
+A file that can be read exactly at any place is read there, and kept open: opening a WAV takes as long as reading two
+seconds of it. A file that cannot (a lossy one, or one of another sample rate than is wanted) is decoded once into the
+cache. Either way a read gives the same integers as a read of the whole.
+"""
+
+import collections
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codes.data.audio.folder import FoundFile
+from codes.data.audio.pcm_cache import CachedPcm
+from codes.data.audio.reader import AudioFile, AudioInfo, AudioReadError
+
+_MOST_OPEN = 64  # files a process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A file at the dataset's sample rate: read from the file, or from its decoded copy where there is one."""
+
+    file: FoundFile
+    cached: CachedPcm | None = None
+    float_bits: int | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames at the dataset's rate."""
+        return self.cached.num_frames if self.cached else self.file.info.num_frames
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """The dataset's rate."""
+        return self.cached.sample_rate_hz if self.cached else self.file.info.sample_rate_hz
+
+    @property
+    def bits(self) -> int:
+        """Depth of the integers that are read."""
+        return self.file.info.bits
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.num_frames / self.sample_rate_hz
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of a recording that belongs to one phase; ``channel`` where each channel stands for itself."""
+
+    recording: Recording
+    start_frame: int
+    num_frames: int
+    channel: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.num_frames / self.recording.sample_rate_hz
+
+
+@dataclass
+class _Opened:
+    """An open file and what its status was; a file that changes under the reader is found by it."""
+
+    audio: AudioFile
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass
+class RecordingReader:
+    """Reads recordings and keeps the files it read last open; nothing open crosses into another process."""
+
+    _open: "collections.OrderedDict[tuple[Path, int], _Opened]" = field(default_factory=collections.OrderedDict)
+    _process: int = -1
+
+    def __del__(self) -> None:
+        for opened in self._open.values():
+            opened.audio.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()
+
+    def read(self, recording: Recording, start_frame: int, num_frames: int) -> np.ndarray:
+        """(C, num_frames) integers of ``recording.bits`` bits, an array of the caller's own.
+
+        Raises:
+            AudioReadError: the file cannot be read, or is not what it was when it was scanned.
+        """
+        if recording.cached is not None:
+            return recording.cached.read(start_frame, num_frames)
+        try:
+            return self._opened(recording).read(start_frame, num_frames)
+        except AudioReadError:
+            self._close(recording)
+            raise
+
+    def _opened(self, recording: Recording) -> AudioFile:
+        if self._process != os.getpid():  # a forked worker must not move the file positions of its parent
+            self._open, self._process = collections.OrderedDict(), os.getpid()
+        file = recording.file
+        try:
+            status = os.stat(file.path)
+        except OSError as error:
+            raise AudioReadError(f"{file.path}: cannot be opened: {error.strerror}") from error
+        found = self._open.get((file.path, file.stream))
+        if found is not None and (found.size_bytes, found.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            self._open.move_to_end((file.path, file.stream))
+            return found.audio
+        self._close(recording)
+        audio = AudioFile(file.path, stream=file.stream, float_bits=recording.float_bits)
+        if audio.info != file.info:
+            audio.close()
+            raise AudioReadError(
+                f"{file.path}: has changed since it was scanned: was {facts(file.info)}, is {facts(audio.info)}"
+            )
+        self._open[file.path, file.stream] = _Opened(audio, status.st_size, status.st_mtime_ns)
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)[1].audio.close()
+        return audio
+
+    def _close(self, recording: Recording) -> None:
+        found = self._open.pop((recording.file.path, recording.file.stream), None)
+        if found is not None:
+            found.audio.close()
+
+
+def facts(info: AudioInfo) -> str:
+    """What a file holds, in a few words."""
+    return f"{info.num_frames} frames, {info.num_channels} channels, {info.bits} bits, {info.sample_rate_hz} Hz"
