@@ -42,35 +42,32 @@ def stream_info(block: bytes) -> StreamInfo:
 
 
 def ends_as_promised(raw: RawFile, info: StreamInfo) -> bool:
-    """Whether near the file's end a frame starts that reaches just to the promised length, at the promised rate."""
+    """Whether the last thing that looks like a frame reaches just to the promised length, at the promised rate."""
     window = max(2 * (info.most_bytes_a_block or 1 << 16), 4096) + 1024
     start = max(0, raw.size_bytes - min(window, _MOST_WINDOW_BYTES))
     tail = raw.peek(start, raw.size_bytes - start)
-    starts = (found.start() for found in re.finditer(rb"\xff[\xf8\xf9]", tail))
-    return any(_is_last_frame(tail[at : at + _MOST_HEADER_BYTES], info) for at in starts)
+    for found in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", tail))):
+        frame = _frame(tail[found.start() :][:_MOST_HEADER_BYTES].ljust(_MOST_HEADER_BYTES, b"\0"), info)
+        if frame is not None:
+            return frame == (info.num_frames, info.sample_rate_hz, info.num_channels)
+    return False
 
 
-def _is_last_frame(header: bytes, info: StreamInfo) -> bool:
-    if len(header) < _MOST_HEADER_BYTES:
-        header = header.ljust(_MOST_HEADER_BYTES, b"\0")
+def _frame(header: bytes, info: StreamInfo) -> tuple[int, int, int] | None:
+    """Where a frame ends (in samples of a channel), its rate and channels; None: no frame starts like this."""
     block_code, rate_code, channel_code = header[2] >> 4, header[2] & 15, header[3] >> 4
     number, place = _coded_number(header)
     if number is None or block_code == 0 or rate_code == 15 or channel_code > 10:
-        return False
+        return None
     block_bytes = {6: 1, 7: 2}.get(block_code, 0)
     rate_bytes = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     end = place + block_bytes + rate_bytes
     if end >= len(header) or _crc8(header[:end]) != header[end]:
-        return False
+        return None
     frames = _block_frames(block_code, header[place : place + block_bytes])
     rate_hz = _rate_hz(rate_code, header[place + block_bytes : end])
     first = number if header[1] & 1 else number * info.block_frames
-    num_channels = channel_code + 1 if channel_code < 8 else 2
-    return (
-        first + frames == info.num_frames
-        and rate_hz in (None, info.sample_rate_hz)
-        and num_channels == info.num_channels
-    )
+    return first + frames, rate_hz or info.sample_rate_hz, channel_code + 1 if channel_code < 8 else 2
 
 
 def _coded_number(header: bytes) -> tuple[int | None, int]:

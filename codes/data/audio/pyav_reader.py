@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from codes.data.audio.cut_end_reader import check_whole, mpeg_frame_bytes
 from codes.data.audio.pyav_depth_reader import Promise, promise, true_bits
 from codes.data.audio.reader_info import (
     AudioInfo,
@@ -37,6 +38,7 @@ _DEMUXERS = (
 )
 _FLOATING = ("flt", "fltp", "dbl", "dblp")
 _SEEKABLE = ("aiff", "au", "caf", "flac", "mov", "tta", "w64", "wav", "wv")  # after a seek, time stamps are right
+_GAPLESS = ("flac", "tta", "wv")  # whose frames say which samples they hold
 _BUFFER_BYTES = 1 << 16
 _SEEK_WORTH_SECONDS = 5.0  # a shorter way forwards is decoded instead of sought
 
@@ -59,6 +61,7 @@ class PyAvDecoder:
         self._number = stream
         self._reason = reason
         self._kind: tuple[int, int, str] | None = None  # of all FFmpeg frames
+        check_whole(raw)
         self._open()
         try:
             self.info = self._find_info(float_bits)
@@ -117,13 +120,12 @@ class PyAvDecoder:
         self._current: Any = None
         self._converted: np.ndarray | None = None
         self._first = self._num_current = 0  # of the current FFmpeg frame
+        self._is_placed = True  # False while a seek has not told where it led
 
     def _find_info(self, float_bits: int | None) -> AudioInfo:
         path, context = self._raw.path, self._stream.codec_context
         name = f"{self._container.format.name.split(',')[0].upper()} {context.codec.canonical_name.upper()}"
-        self._step()
-        if self._current is None:
-            raise AudioReadError(f"{path}: has no samples in it (0 frames)")
+        self._first_step()
         frame = self._current
         self.seeks_exactly = not self._lossy
         if self._lossy:
@@ -140,6 +142,18 @@ class PyAvDecoder:
             format=name,
             lossy=self._lossy,
         )
+
+    def _first_step(self) -> None:
+        try:
+            self._step()
+        except AudioReadError as error:
+            if self._reason:  # FFmpeg took it for a format by its name alone
+                raise _not_audio(self._raw, self._reason, error.__cause__ or error) from error
+            raise
+        if self._current is None and self._reason:
+            raise _not_audio(self._raw, self._reason, ValueError("no samples in it"))
+        if self._current is None:
+            raise AudioReadError(f"{self._raw.path}: has no samples in it (0 frames)")
 
     def _find_length(self, sample_rate_hz: int) -> int:
         """From the header where that is exact (and held to it by `fill`), else by decoding everything."""
@@ -176,11 +190,18 @@ class PyAvDecoder:
 
         try:
             for packet in self._container.demux(self._stream):
-                if packet.is_corrupt:
-                    raise AudioReadError(f"{self._raw.path}: truncated or broken at or after frame {self._end}")
+                self._check_packet(packet)
                 yield from (frame for frame in packet.decode() if frame.samples)
         except (av.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
             raise AudioReadError(f"{self._raw.path}: broken at or after frame {self._end}: {_words(error)}") from error
+
+    def _check_packet(self, packet: Any) -> None:
+        """Refuse a packet that is cut, which FFmpeg would fill up."""
+        is_cut = packet.is_corrupt
+        if self._container.format.name == "mp3" and packet.size:
+            is_cut |= packet.size < (mpeg_frame_bytes(bytes(packet)[:4]) or 0)
+        if is_cut:
+            raise AudioReadError(f"{self._raw.path}: truncated or broken at or after frame {self._end}")
 
     @property
     def _end(self) -> int:
@@ -201,6 +222,17 @@ class PyAvDecoder:
                 f"{self._raw.path}: changes at frame {self._first} from {_in_words(self._kind)} to {_in_words(kind)}"
             )
         self._num_current = self._current.samples
+        self._check_gap()
+
+    def _check_gap(self) -> None:
+        """A broken frame of FLAC, WavPack or TTA is skipped by FFmpeg: the next one's time stamp tells."""
+        pts, unit = self._current.pts, self._stream.time_base * self._current.sample_rate
+        if self._container.format.name not in _GAPLESS or pts is None or unit != 1:
+            return
+        if self._is_placed and pts != self._first:
+            raise AudioReadError(
+                f"{self._raw.path}: broken: after frame {self._first} comes frame {pts}, what is between is missing"
+            )
 
     def _advance(self) -> None:
         self._step()
@@ -263,10 +295,12 @@ class PyAvDecoder:
             return True
         self._frames = self._decoded()
         self._first = self._num_current = 0
+        self._is_placed = False
         try:
             self._step()
         except AudioReadError:
             self._current = None
+        self._is_placed = True
         place = None if self._current is None or self._current.pts is None else (self._current.pts - origin) * unit
         if place is None or place.denominator != 1 or not 0 <= place <= start_frame:
             self._rewind()
@@ -305,12 +339,16 @@ def _open_container(raw: RawFile, reason: str) -> Any:
             container_options={"format_whitelist": _DEMUXERS},
         )
     except (av.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
-        asked = f"libsndfile reads: {reason}; nor FFmpeg" if reason else "FFmpeg reads"
-        raise AudioReadError(f"{raw.path}: is not audio that {asked}: {_words(error)}") from error
+        raise _not_audio(raw, reason, error) from error
     if not container.streams.audio:
         container.close()
         raise AudioReadError(f"{raw.path}: has no audio stream in it")
     return container
+
+
+def _not_audio(raw: RawFile, reason: str, error: BaseException) -> AudioReadError:
+    asked = f"libsndfile reads: {reason.rstrip('.')}; nor FFmpeg" if reason else "FFmpeg reads"
+    return AudioReadError(f"{raw.path}: is not audio that {asked}: {_words(error)}")
 
 
 class _Unclosed:

@@ -16,6 +16,11 @@ _HEAD_BYTES = 4096
 class AudioReadError(OSError):
     """A file that cannot be read as audio; the message names the file and what is wrong with it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message.encode("utf-8", "backslashreplace").decode()
+        )  # a name that is not UTF-8 can be printed
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:

@@ -61,6 +61,7 @@ class SndfileDecoder:
 
     def __init__(self, raw: RawFile, stream: int, float_bits: int | None) -> None:
         self._path = raw.path
+        check_wav_length(raw)
         self._file = _open(raw)
         try:
             self.info = _info(raw, self._file, float_bits)
@@ -138,7 +139,6 @@ def _info(raw: RawFile, file: Any, float_bits: int | None) -> AudioInfo:
     _check_length(raw.path, log)
     if raw.head.startswith(b"fLaC") and not ends_as_promised(raw, stream_info(raw.head[8:42])):
         raise NotForSndfileError("the last frame is not where the header says")
-    check_wav_length(raw)
     if file.frames == 0:
         raise AudioReadError(f"{raw.path}: has no samples in it (0 frames)")
     return AudioInfo(

@@ -65,13 +65,18 @@ def check_wav_length(raw: RawFile) -> None:
             continue
         if promised is None:
             continue
-        if not (chunk.name.isascii() and chunk.name.decode("ascii").isprintable() and chunk.end <= raw.size_bytes + 1):
+        if not _is_sound(chunk, raw.size_bytes):
             if not _is_harmless(raw.peek(chunk.start - 8, 1 << 16)):
                 raise AudioReadError(
                     f"{raw.path}: its header promises {promised} bytes of samples, and after them come "
                     f"{raw.size_bytes - chunk.start + 8} bytes that are no chunks: the length is wrong"
                 )
             return
+
+
+def _is_sound(chunk: _Chunk, size_bytes: int) -> bool:
+    name = chunk.name.decode("latin-1")
+    return name.isascii() and name.isprintable() and name != "RIFF" and chunk.end <= size_bytes + 1
 
 
 def _is_harmless(rest: bytes) -> bool:
