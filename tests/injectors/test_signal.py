@@ -1,6 +1,7 @@
 """normalize, denormalize and add_noise."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_noise_has_the_ratio_asked_for_in_every_item(snr_db: float) -> None:
     x = torch.randn(3, 2, 20000) * torch.tensor([0.01, 0.3, 2.0])[:, None, None]
     noise = AddNoiseInjector(snr_db=snr_db)(x) - x
     measured = 10 * torch.log10(x.square().mean((1, 2)) / noise.square().mean((1, 2)))
-    torch.testing.assert_close(measured, torch.full((3,), snr_db), rtol=0, atol=0.2)
+    torch.testing.assert_close(measured, torch.full((3,), snr_db), rtol=0, atol=0.01)
 
 
 def test_noise_keeps_dtype_and_silence() -> None:
@@ -65,9 +66,42 @@ def test_noise_follows_from_the_seed() -> None:
     assert not torch.equal(add_noise(x), first)
 
 
-def test_noise_refuses_integers() -> None:
-    with pytest.raises(ValueError, match=re.escape("expected float audio (B, ...), got torch.int16 of shape (2, 8)")):
-        AddNoiseInjector(scale=1.0)(torch.zeros(2, 8, dtype=torch.int16))
+@pytest.mark.parametrize("colour", ["white", "pink", "brown"])
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.int16, 16), (torch.int32, 24), (torch.float32, None)])
+def test_a_range_of_ratios_is_drawn_from(colour: Any, dtype: torch.dtype, bits: int | None) -> None:
+    """Every item has a ratio of its own within the range, integers too."""
+    x = torch.randn(40, 2, 2000) * 0.05
+    full = 2 ** ((bits or 1) - 1)
+    wav = (x * full).round().to(dtype) if bits else x
+    found = AddNoiseInjector(snr_db=(10.0, 30.0), colour=colour, input_bits=bits)(wav)
+    assert found.dtype == dtype
+    noise = found.double() - wav.double()
+    measured = 10 * torch.log10(wav.double().square().mean((1, 2)) / noise.square().mean((1, 2)))
+    assert 9.95 < measured.min() < 12
+    assert 28 < measured.max() < 30.05
+    assert measured.unique().numel() == 40
+
+
+@pytest.mark.parametrize(("colour", "slope_db"), [("white", 0.0), ("pink", -3.01), ("brown", -6.02)])
+def test_colours(colour: Any, slope_db: float) -> None:
+    """Power falls by so much an octave; in all it is that of white noise."""
+    noise = AddNoiseInjector(scale=0.5, colour=colour)(torch.zeros(1000, 1, 4096))
+    torch.testing.assert_close(noise.square().mean().sqrt(), torch.tensor(0.5), rtol=0.03, atol=0)
+    power = torch.fft.rfft(noise[:, 0].double()).abs().square().mean(0)
+    octaves = torch.stack([power[2**n : 2 ** (n + 1)].mean() for n in range(3, 11)]).log10() * 10
+    assert abs((octaves[-1] - octaves[0]) / 7 - slope_db) < 0.15
+    assert colour == "white" or power[0] < 1e-6
+
+
+def test_noise_of_a_single_frame() -> None:
+    for colour in ("white", "pink", "brown"):
+        assert AddNoiseInjector(snr_db=10.0, colour=colour)(torch.ones(3, 1, 1)).isfinite().all()
+    assert AddNoiseInjector(snr_db=10.0)(torch.ones(3)).shape == (3,)
+
+
+def test_noise_needs_items() -> None:
+    with pytest.raises(ValueError, match=re.escape("expected audio (B, ...), got a single number")):
+        AddNoiseInjector(scale=1.0)(torch.tensor(1.0))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +110,11 @@ def test_noise_refuses_integers() -> None:
         ({}, "add_noise takes either scale or snr_db, got scale None and snr_db None"),
         ({"scale": 1.0, "snr_db": 3.0}, "add_noise takes either scale or snr_db, got scale 1.0 and snr_db 3.0"),
         ({"scale": -1.0}, "scale must be a finite number, 0 or more, got -1.0"),
-        ({"snr_db": float("nan")}, "snr_db must be a finite number, got nan"),
+        ({"snr_db": float("nan")}, "snr_db must be a finite number or [low, high], got nan"),
+        ({"snr_db": (3.0, 2.0)}, "snr_db must be a finite number or [low, high], got (3.0, 2.0)"),
     ],
 )
-def test_noise_options_are_checked(options: dict[str, float], message: str) -> None:
+def test_noise_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         AddNoiseInjector(**options)
 

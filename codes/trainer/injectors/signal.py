@@ -2,10 +2,10 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from codes.trainer.injector import Injector
+from codes.trainer.injectors.augment import Augmentation, NoiseColour, Span, coloured, decibels, per_item, span
 
 
 class NormalizeInjector(Injector):
@@ -54,48 +54,54 @@ class DenormalizeInjector(Injector):
         return (_to_float(x) - self.shift) / self.scale
 
 
-class AddNoiseInjector(Injector):
-    """Gaussian white noise added to float audio. x: (B, ...) -> (B, ...), same dtype; silence at an SNR stays silent.
+class AddNoiseInjector(Augmentation):
+    """Gaussian noise added to audio. x: (B, ...) float in [-1, 1] or integer -> same shape and dtype.
 
-    The noise comes from the injector's own seeded generator. Set either `scale` or `snr_db`.
+    What an item gets follows from its seed; integers keep their depth, rounded and saturated. Set either `scale` or
+    `snr_db`. At an SNR the ratio of each item is exact, and silence stays silent.
 
     Args:
-        scale: standard deviation of the noise, 0 or more.
-        snr_db: signal to noise power ratio of each item in dB.
+        scale: standard deviation of the noise, 0 or more; full scale is 1, of integers too.
+        snr_db: signal to noise power ratio of each item in dB, a number or [low, high].
+        colour: white, or a power that falls by 3 dB (pink) or 6 dB (brown) an octave.
+        probability: share of the items that are changed.
+        input_bits: bits of an integer sample. None: those of the dataset.
     """
 
-    def __init__(self, *, scale: float | None = None, snr_db: float | None = None) -> None:
+    def __init__(
+        self, *, scale: float | None = None, snr_db: Span | None = None, colour: NoiseColour = "white",
+        probability: float = 1.0, input_bits: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(probability=probability, input_bits=input_bits)
         if (scale is None) == (snr_db is None):
             raise ValueError(f"add_noise takes either scale or snr_db, got scale {scale} and snr_db {snr_db}")
         if scale is not None and not (scale >= 0 and math.isfinite(scale)):
             raise ValueError(f"scale must be a finite number, 0 or more, got {scale}")
-        if snr_db is not None and not math.isfinite(snr_db):
-            raise ValueError(f"snr_db must be a finite number, got {snr_db}")
         self.scale = scale
-        self.snr_db = snr_db
+        self.snr_db = None if snr_db is None else span("snr_db", snr_db)
+        self.colour: NoiseColour = colour
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, ...) float -> x + noise: (B, ...).
+    def require(self, wav: Tensor) -> None:
+        """Any shape that has items."""
+        if wav.ndim < 1:
+            raise ValueError("expected audio (B, ...), got a single number")
 
-        Raises:
-            ValueError: x is not float audio.
-        """
-        if not x.is_floating_point() or x.ndim < 1:
-            raise ValueError(
-                f"expected float audio (B, ...), got {x.dtype} of shape {tuple(x.shape)}: "
-                "put a normalize before add_noise"
-            )
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        noise = torch.randn(x.shape, dtype=wide.dtype, device=x.device, generator=self.generator(x.device))
-        return (wide + noise * self._amplitude(wide)).to(x.dtype)
-
-    def _amplitude(self, x: Tensor) -> Tensor | float:
-        """Standard deviation of the noise: one number, or one an item, (B, 1, ...)."""
+    def change(self, x: Tensor) -> Tensor:
+        """x: (B, ...) -> x + noise."""
+        noise = self.draw_normal(x, *x.shape[1:]).to(x.dtype)
+        if x.ndim > 1:
+            noise = coloured(noise, self.colour)
         if self.scale is not None:
-            return self.scale
+            return x + noise * self.scale
         assert self.snr_db is not None
-        root_mean_square = x.square().flatten(1).mean(1).sqrt() if x.ndim > 1 else x.abs()
-        return root_mean_square.view(-1, *[1] * (x.ndim - 1)) * 10 ** (-self.snr_db / 20)
+        ratio = decibels(-self.draw_span(x, self.snr_db))
+        return x + noise * (_level(x) / _level(noise).clamp(min=1e-30) * ratio).to(x.dtype)
+
+
+def _level(x: Tensor) -> Tensor:
+    """x: (B, ...) -> root mean square of each item: (B, 1, ...), in float64, that the order of adding does not show."""
+    wide = x.double()
+    return per_item(wide.square().flatten(1).mean(1).sqrt() if x.ndim > 1 else wide.abs(), x)
 
 
 def _to_float(x: Tensor) -> Tensor:
