@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes import registry
 from codes.trainer.injector import Injector
-from codes.trainer.injectors import channels, control, network, pcm, signal
+from codes.trainer.injectors import augment, augment_filter, augment_time, channels, control, network, pcm, signal
 
 FORBIDDEN = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select", "aten::equal")
 PCM = torch.randint(-32768, 32768, (4, 2, 8), dtype=torch.int16)
@@ -37,6 +37,15 @@ CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
     (signal.DenormalizeInjector(scale=32768.0), (FLOATS,)),
     (signal.AddNoiseInjector(scale=0.1), (FLOATS,)),
     (signal.AddNoiseInjector(snr_db=20.0), (FLOATS,)),
+    (signal.AddNoiseInjector(snr_db=(0.0, 20.0), colour="pink", probability=0.5), (PCM,)),
+    (augment.RandomGainInjector(probability=0.5), (PCM,)),
+    (augment.RandomPolarityInjector(), (PCM,)),
+    (augment.RandomChannelSwapInjector(), (PCM,)),
+    (augment.MuLawRoughenInjector(), (PCM,)),
+    (augment_time.TimeStretchInjector(window_frames=16, probability=0.5), (FLOATS,)),
+    (augment_time.PitchShiftInjector(window_frames=16), (PCM,)),
+    (augment_filter.RandomFilterInjector(response="peak", cutoff_hz=(100.0, 4000.0), sample_rate_hz=16000), (FLOATS,)),
+    (augment_filter.ReverbInjector(rt60_seconds=0.01, sample_rate_hz=16000), (PCM,)),
 ]
 IDS = [f"{type(injector).__name__}-{number}" for number, (injector, _) in enumerate(CASES)]
 
