@@ -316,6 +316,10 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:,.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.1f} MiB"
 
 
+def _entries(count: int, kind: str = "") -> str:
+    return f"{count} {kind}{'entry' if count == 1 else 'entries'}"
+
+
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -344,7 +348,7 @@ def _list(cache: PcmCache) -> None:
             f"{pcm.sample_rate_hz:>6} Hz  {pcm.bits:>2} bits  {pcm.num_channels} ch  "
             f"{max(0.0, time.time() - _modified(path)) / 86_400:>5.1f} days  {header.source}"
         )
-    print(f"{num_entries} entries, {_size(num_bytes)}, in {cache.root}")
+    print(f"{_entries(num_entries)}, {_size(num_bytes)}, in {cache.root}")
 
 
 def _verify(cache: PcmCache) -> None:
@@ -355,7 +359,7 @@ def _verify(cache: PcmCache) -> None:
         except PcmEntryError as error:
             print(f"{error}; deleted")
             num_damaged += _delete(iter([path]))
-    print(f"{num_damaged} damaged entries deleted from {cache.root}")
+    print(f"{_entries(num_damaged, 'damaged ')} deleted from {cache.root}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -369,9 +373,9 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     cache = PcmCache(chosen.root)
     if chosen.prune is not None:
-        print(f"{cache.prune(chosen.prune)} entries deleted from {cache.root}")
+        print(f"{_entries(cache.prune(chosen.prune))} deleted from {cache.root}")
     elif chosen.clear:
-        print(f"{cache.clear()} entries deleted from {cache.root}")
+        print(f"{_entries(cache.clear())} deleted from {cache.root}")
     elif chosen.verify:
         _verify(cache)
     else:

@@ -594,7 +594,7 @@ def test_command_prunes_what_nobody_asks_for(cache: PcmCache, entry: CachedPcm, 
         os.utime(path, (time.time() - 10 * 86_400,) * 2)
     assert command("--prune", "11") == f"0 entries deleted from {cache.root}\n"
     build(cache, request(tmp_path / "a.wav"))  # asked for again
-    assert command("--prune", "9") == f"1 entries deleted from {cache.root}\n"
+    assert command("--prune", "9") == f"1 entry deleted from {cache.root}\n"
     assert files_in(cache) == [entry.path]
 
 
@@ -604,7 +604,7 @@ def test_command_verifies_samples(cache: PcmCache, entry: CachedPcm, tmp_path: P
     _change_byte(entry.path, -1)
     said = command("--verify").splitlines()
     assert said[0] == f"{entry.path}: damaged: the samples are not those that were written (checksum); deleted"
-    assert said[1] == f"1 damaged entries deleted from {cache.root}"
+    assert said[1] == f"1 damaged entry deleted from {cache.root}"
     assert files_in(cache) == [other.path]
 
 
