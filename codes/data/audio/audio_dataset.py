@@ -21,7 +21,7 @@ from codes.data.audio.folder import FoundFile, Scan, scan
 from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment
-from codes.data.audio.splits import Split, SplitKind
+from codes.data.audio.splits import Sides, Split, SplitKind
 from codes.data.dataset import Dataset
 from codes.registry import Output, Range
 
@@ -114,6 +114,10 @@ class AudioDataset(Dataset, abstract=True):
         known = index or _remembered(roots)
         return scan(roots, known=known, on_error=on_error, progress=True, float_bits=self.float_bits)
 
+    def sides(self, files: list[FoundFile]) -> Sides:
+        """Training files and validation files; a dataset with a split of its own overrides this."""
+        return self._split.files(files)
+
     def read(self, segment: Segment, start_frame: int, num_frames: int) -> np.ndarray:
         """(num_channels, num_frames) integers of ``bits`` bits; start_frame counts from the recording's start.
 
@@ -157,7 +161,7 @@ class AudioDataset(Dataset, abstract=True):
             )
 
     def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
-        train, val = self._split.files(files)
+        train, val = self.sides(files)
         if self._split.by == "interval":
             self._notes.append(f"split: {self._split.describe()}; this is {self.phase}")
         else:
@@ -183,8 +187,8 @@ class AudioDataset(Dataset, abstract=True):
         if misfits and (others == "refuse" or not fitting):
             counted = f" (and {len(misfits) - 1} more of {len(files)} do not fit)" if len(misfits) > 1 else ""
             raise ValueError(
-                f"channels: {misfits[0].path} {self.layout.misfit(misfits[0].info)}{counted}: other_channels: skip leaves such "
-                "files out; channels: duplicate takes mono, mono mixes down, {select: [0, 1]} takes some"
+                f"channels: {misfits[0].path} {self.layout.misfit(misfits[0].info)}{counted}: other_channels: skip leaves "
+                "such files out; channels: duplicate takes mono, mono mixes, {select: [0, 1]} takes some"
             )
         self._leave_out(misfits, "whose channels do not fit")
         monos = [file for file in fitting if file.info.num_channels == 1]
