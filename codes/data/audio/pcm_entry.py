@@ -243,14 +243,14 @@ class _OpenEntry:
 
     def __init__(self, path: Path) -> None:
         self._map = _map(path)
+        if hasattr(mmap, "MADV_RANDOM"):  # before the header is read, which would read megabytes ahead
+            self._map.madvise(mmap.MADV_RANDOM)
         self.header = _unpack(path, self._map[:HEADER_BYTES])
         pcm = self._expected = self.header.pcm
         if len(self._map) != pcm.num_bytes:
             raise PcmEntryError(f"{path}: damaged: has {len(self._map)} bytes, should have {pcm.num_bytes}")
         samples = np.frombuffer(self._map, pcm.dtype, offset=HEADER_BYTES)
         self.samples = samples.reshape(pcm.num_channels, pcm.num_frames)
-        if hasattr(mmap, "MADV_RANDOM"):
-            self._map.madvise(mmap.MADV_RANDOM)
 
     def holds(self, pcm: CachedPcm) -> bool:
         """Whether it is the PCM that is expected; quick for the object that was last asked about."""
