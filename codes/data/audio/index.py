@@ -15,7 +15,8 @@ from codes.data.audio.file_progress import FileProgress
 from codes.data.audio.index_entry import IndexEntry, from_record
 from codes.data.audio.manifest_writer import write_manifest
 from codes.data.audio.manifests import ManifestError, contradiction, read_records
-from codes.data.audio.reader import AudioReadError, probe
+from codes.data.audio.probe_process import ProbeProcesses, is_costly
+from codes.data.audio.reader import AudioReadError
 from codes.data.audio.walk import Candidate, walk
 
 _DEFAULT_WORKERS = 8
@@ -160,30 +161,32 @@ def _take(index: Index, candidate: Candidate, result: IndexEntry | str) -> None:
 def _work(
     jobs: Sequence[_Job], hashes: bool, float_bits: int | None, workers: int, bar: FileProgress
 ) -> Iterator[tuple[_Job, IndexEntry | str]]:
-    """Each file and what came of it, in the order given: an entry, or what is wrong."""
+    """Each file and what came of it, in the order given: an entry, or what is wrong.
 
-    def examine(start: int) -> list[tuple[_Job, IndexEntry | str]]:
-        return [(job, _examine(job, hashes, float_bits)) for job in jobs[start : start + _FILES_PER_TASK]]
+    Threads read; what has to be decoded goes to processes, one a core.
+    """
+    costly_bytes = sum(job.candidate.size_bytes for job in jobs if is_costly(job.candidate.path))
+    with ProbeProcesses(min(workers, os.cpu_count() or 1), costly_bytes) as processes:
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for results in pool.map(examine, range(0, len(jobs), _FILES_PER_TASK)):
-            bar.advance(len(results))
-            yield from results
-    finally:
-        pool.shutdown(cancel_futures=True)
+        def examine(start: int) -> list[tuple[_Job, IndexEntry | str]]:
+            return [(job, _examine(job, hashes, float_bits, processes)) for job in jobs[start : start + num_each]]
+
+        num_each = _FILES_PER_TASK if costly_bytes == 0 else 1
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for results in pool.map(examine, range(0, len(jobs), num_each)):
+                bar.advance(len(results))
+                yield from results
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _examine(job: _Job, hashes: bool, float_bits: int | None) -> IndexEntry | str:
+def _examine(job: _Job, hashes: bool, float_bits: int | None, processes: ProbeProcesses) -> IndexEntry | str:
     candidate, earlier = job.candidate, job.earlier
     path = candidate.path
     try:
-        reuse = earlier is not None and earlier.float_bits == float_bits
-        info = (
-            earlier.info
-            if earlier and reuse
-            else probe(path, **({} if float_bits is None else {"float_bits": float_bits}))
-        )
+        reusable = earlier is not None and earlier.float_bits == float_bits
+        info = earlier.info if earlier and reusable else processes.probe(path, float_bits)
         content_hash = earlier.content_hash if earlier else None
         if hashes and content_hash is None:
             content_hash = hash_file(path)

@@ -231,12 +231,12 @@ def _audiocraft_items(record: Record) -> list[ManifestItem]:
 
 
 def _nemo_items(record: Record) -> list[ManifestItem]:
-    names = record.values["audio_filepath"]
+    names = record.values.get("audio_filepath")
     seconds = record.seconds("duration") if record.values.get("duration") not in (None, -1) else None
     start = record.seconds("offset") if record.values.get("offset") is not None else None
     text = record.values.get("text")
-    many = names if isinstance(names, list) and names else [names]
-    paths = [Record({"audio_filepath": name}, record.where).file_name("audio_filepath") for name in many]
+    many = [Record({"audio_filepath": name}, record.where) for name in names] if isinstance(names, list) else []
+    paths = [one.file_name("audio_filepath") for one in many or [record]]
     text = text if isinstance(text, str) else None
     items = [ManifestItem(path=Path(path), where=record.where, text=text) for path in paths]
     if start is None:

@@ -299,6 +299,7 @@ def test_broken_audio_in_a_list_is_named(music: Path) -> None:
         ('{"path": 3, "duration": 1}', "path is 3; a text"),
         ('{"path": "a.wav", "duration": 1}\n{"duration": 1}', "line 2: lacks 'path'; it has the keys duration"),
         ('{"audio_filepath": []}', r"audio_filepath is \[\]; a text"),
+        (KINDS["nemo"] + "{}", "line 3: lacks 'audio_filepath'; it has no keys"),
         ('{"audio_filepath": ["a.wav", 1]}', "audio_filepath is 1; a text"),
         (lines(recording("a.wav", sources=[])), r"line 1: sources is \[\]; a list is wanted"),
         (lines(recording("a.wav", sources=[1])), "line 1: a source is 1; an object"),
@@ -340,3 +341,22 @@ def test_lossy_files_may_differ_at_their_ends(tmp_path: Path) -> None:
 )
 def test_lists_go_by_their_names(name: str, is_one: bool) -> None:
     assert is_manifest(Path(name)) is is_one
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mutated_lists_are_read_or_refused(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "list.jsonl"
+    refused = 0
+    for number in range(150):
+        data = bytearray(KINDS[kind].encode())
+        for _ in range(rng.integers(1, 4)):
+            start = int(rng.integers(len(data)))
+            junk = b'{}[]":,0-9eE\\x\xff\0 tn'[rng.integers(22) :]
+            data[start : start + int(rng.integers(0, 4))] = junk[: rng.integers(3)]
+        path.write_bytes(gzip.compress(data) if number % 5 == 0 else data)
+        try:
+            read_manifest(path)
+        except ManifestError as error:
+            refused += str(error).startswith(str(path))
+    assert 50 < refused < 150
