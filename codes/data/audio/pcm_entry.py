@@ -122,6 +122,7 @@ def verify(path: Path) -> None:
         PcmEntryError: see `read_header`; or the samples are not those that were written.
     """
     entry = _OpenEntry(path)
+    entry.read_ahead()
     checksums = [zlib.crc32(channel.data) for channel in entry.samples]
     if _of_all(checksums) != entry.header.checksum:
         raise PcmEntryError(f"{path}: damaged: the samples are not those that were written (checksum)")
@@ -268,6 +269,11 @@ class _OpenEntry:
         if hasattr(mmap, "MADV_WILLNEED"):
             self._announce(start_frame, num_frames)
         return chunk.copy()
+
+    def read_ahead(self) -> None:
+        """Be read from its beginning to its end from now on."""
+        if hasattr(mmap, "MADV_SEQUENTIAL"):
+            self._map.madvise(mmap.MADV_SEQUENTIAL)
 
     def _announce(self, start_frame: int, num_frames: int) -> None:
         sample_bytes, length = self.samples.itemsize, self.samples.shape[1]

@@ -501,9 +501,10 @@ def test_child_forked_while_a_thread_holds_the_lock_still_reads(many: Any):
 
 
 def test_systems_without_advice(many: Any, monkeypatch: pytest.MonkeyPatch):
-    for name in ("MADV_RANDOM", "MADV_WILLNEED"):
+    for name in ("MADV_RANDOM", "MADV_WILLNEED", "MADV_SEQUENTIAL"):
         monkeypatch.delattr(mmap, name, raising=False)
     assert num_wrong(many, 0) == 0
+    pcm_entry.verify(many[0][0].path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
