@@ -165,3 +165,39 @@ def test_every_option_of_every_class_is_documented_and_understood() -> None:
             for option in registry.options_of(cls).values():
                 assert option.doc, f"{kind} {name}: {option.name} has no line under Args"
                 assert re.search("[a-z]", describe(option.annotation)), f"{kind} {name}: {option.name}"
+
+
+def test_a_constructor_with_rest_options_has_those_of_its_base(tmp_path: Path) -> None:
+    body = """
+class BaseInjector(Injector, abstract=True):
+    '''Base.
+
+    Args:
+        level: how loud
+        shared: of the base
+    '''
+    def __init__(self, *, level: int = 3, shared: bool = True) -> None: ...
+
+class OwnInjector(BaseInjector):
+    '''Own.
+
+    Args:
+        level: how quiet
+        extra: a word
+    '''
+    def __init__(self, *, extra: str, level: int = 5, **options) -> None:
+        super().__init__(level=level, **options)
+
+class PlainInjector(OwnInjector):
+    '''Takes what its base takes.'''
+"""
+    registry.load_plugin(plugin(tmp_path, body))
+    for name in ("own", "plain"):
+        cls = registry.find("injector", name)
+        assert cls is not None
+        options = registry.options_of(cls)
+        assert {key: (option.default, option.doc) for key, option in options.items()} == {
+            "level": (5, "how quiet"),
+            "shared": (True, "of the base"),
+            "extra": (registry.MISSING, "a word"),
+        }

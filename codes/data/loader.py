@@ -6,6 +6,7 @@ the position in the data is one number: the count of batches taken. Every batch 
 `item_seed`: (B,) int64, a hash of each item's (seed, epoch, index), from which injectors draw.
 """
 
+import logging
 import pickle
 import signal
 import time
@@ -19,8 +20,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from codes.data.audio.reader import AudioReadError
-from codes.data.dataset import Dataset
+from codes.data.dataset import SKIPPED, Dataset
 from codes.randomness import ITEM_SEED, item_seed
+
+logger = logging.getLogger(__name__)
 
 
 class _Stream(Sampler[list[tuple[int, int]]]):
@@ -161,6 +164,7 @@ class Loader:
         self.dataset = dataset
         self.position = 0  # batches taken
         self.waited_seconds = 0.0
+        self.skipped = 0  # reads that failed and were left out, as the dataset was asked to
         self._stream = _Stream(len(dataset), batch_size, seed, endless, rank, ranks)
         self._batches = _Batches(dataset, seed, plugins or [])
         self._loader = DataLoader(
@@ -190,12 +194,25 @@ class Loader:
             self._iterator = iter(self._loader)
         batch = _checked(next(self._iterator))
         self.position += 1
+        self._count_skipped([message for item in batch.pop(SKIPPED, []) for message in item])
         self.waited_seconds += time.perf_counter() - started
         return batch
 
+    def _count_skipped(self, messages: list[str]) -> None:
+        """Say and count what could not be read; more of it than the dataset's max_errors stops the run."""
+        for message in messages:
+            self.skipped += 1
+            logger.warning("skipped (%d so far): %s", self.skipped, message)
+        most = getattr(self.dataset, "max_errors", None)
+        total = self.skipped + getattr(self.dataset, "num_errors", 0)
+        if messages and most is not None and total > most:
+            raise AudioReadError(f"max_errors is {most}, and {total} reads have failed; the last: {messages[-1]}")
+
     def batch(self, number: int) -> dict[str, Any]:
         """One batch by number, made here and without moving the position."""
-        return _checked(self._batches[self._stream.batch(number)])
+        batch = _checked(self._batches[self._stream.batch(number)])
+        batch.pop(SKIPPED, None)
+        return batch
 
     def close(self) -> None:
         """Stop the worker processes, also after an error, whose traceback would hold them until the collector comes."""

@@ -179,6 +179,8 @@ class ExtensibleTrainer:
         waited, self.parts.train_loader.waited_seconds = self.parts.train_loader.waited_seconds, 0.0
         figures["tokens_per_second"] = self.averages.tokens_per_step() * steps / seconds
         figures["data_wait_share"] = waited / seconds
+        if self.parts.train_loader.skipped:
+            figures["skipped_reads"] = self.parts.train_loader.skipped
         figures["memory_bytes"] = memory_bytes(self.device)
         self._logged_at, self._logged_step = now, self.step
         self.metrics.write(self.step, "train", figures)
@@ -268,6 +270,7 @@ class ExtensibleTrainer:
             "averages": self.averages.state_dict(),
             "best": self.best,
             "data": self._data(),
+            "skipped": self.parts.train_loader.skipped,
         }
 
     def _resume(self) -> Path | None:
@@ -310,6 +313,7 @@ class ExtensibleTrainer:
         self._random = state["random"]
         self.averages.load_state_dict(state["averages"])
         self.step, self.best = state["step"], state["best"]
+        self.parts.train_loader.skipped = state["skipped"]
 
     def _announce(self) -> None:
         line = self.progress.line

@@ -1,4 +1,4 @@
-"""channel_split and interleave_channels."""
+"""channel_split, interleave_channels and its way back, select_channels."""
 
 import re
 from typing import Literal
@@ -6,7 +6,12 @@ from typing import Literal
 import pytest
 import torch
 
-from codes.trainer.injectors.channels import ChannelSplitInjector, InterleaveChannelsInjector
+from codes.trainer.injectors.channels import (
+    ChannelSplitInjector,
+    DeinterleaveChannelsInjector,
+    InterleaveChannelsInjector,
+    SelectChannelsInjector,
+)
 
 
 def stereo(num_items: int = 4, num_samples: int = 6) -> torch.Tensor:
@@ -101,3 +106,23 @@ def test_interleaving_checks_the_channels() -> None:
         interleave.inverse(torch.zeros(3, 5))
     with pytest.raises(ValueError, match="num_channels must be 1 or more, got 0"):
         InterleaveChannelsInjector(num_channels=0)
+
+
+def test_deinterleave_is_the_way_back() -> None:
+    apart = DeinterleaveChannelsInjector(num_channels=3)
+    sequence = torch.arange(12).reshape(2, 6)
+    assert apart(sequence).tolist() == [[[0, 3], [1, 4], [2, 5]], [[6, 9], [7, 10], [8, 11]]]
+    assert torch.equal(apart.inverse(apart(sequence)), sequence)
+    with pytest.raises(ValueError, match=re.escape("expected (B, 3 * T), got (2, 5)")):
+        apart(sequence[:, :5])
+
+
+def test_select_takes_channels_by_number() -> None:
+    wav = torch.arange(24).reshape(2, 4, 3)
+    assert torch.equal(SelectChannelsInjector(channels=[3, 0])(wav), wav[:, [3, 0]])
+    assert torch.equal(SelectChannelsInjector(channels=[-1])(wav), wav[:, 3:])
+    for channels in ([4], [-5]):
+        with pytest.raises(ValueError, match=re.escape("expected (B, C, ...) with 5 or more channels, got (2, 4, 3)")):
+            SelectChannelsInjector(channels=channels)(wav)
+    with pytest.raises(ValueError, match="channels must name one channel or more"):
+        SelectChannelsInjector(channels=[])

@@ -11,8 +11,10 @@ from codes.trainer.injectors.control import (
     ConcatenateInjector,
     DirectInjector,
     ForEachInjector,
+    NarrowInjector,
     PadInjector,
     SqueezeInjector,
+    StackInjector,
     UnsqueezeInjector,
 )
 from codes.trainer.injectors.pcm import ByteSplitInjector
@@ -149,3 +151,31 @@ def test_squeeze_wants_size_one() -> None:
         SqueezeInjector(dim=2)(torch.zeros(2, 1))
     with refuses("expected a value that can have dimension 3 added, got (2, 3)"):
         UnsqueezeInjector(dim=3)(torch.zeros(2, 3))
+
+
+def test_stack_puts_values_beside_each_other() -> None:
+    left, right = torch.arange(6).reshape(2, 3), torch.arange(6, 12).reshape(2, 3)
+    both = StackInjector(dim=1)(left, right)
+    assert both.shape == (2, 2, 3)
+    assert torch.equal(both[:, 1], right)
+    assert all(torch.equal(a, b) for a, b in zip(StackInjector(dim=1).inverse(both), (left, right), strict=True))
+    with pytest.raises(ValueError, match=r"one shape that can be stacked in 1, got \(2, 3\), \(2, 2\)"):
+        StackInjector(dim=1)(left, right[:, :2])
+    with pytest.raises(ValueError, match="stacked in 3"):
+        StackInjector(dim=3)(left, right)
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"), [(0, 2, [0, 1]), (3, None, [3, 4]), (-2, None, [3, 4]), (-3, 1, [2])]
+)
+def test_narrow_takes_a_stretch(start: int, length: int | None, expected: list[int]) -> None:
+    assert NarrowInjector(start=start, length=length)(torch.arange(5)[None]).tolist() == [expected]
+    assert NarrowInjector(start=start, length=length, dim=0)(torch.arange(5)).tolist() == expected
+
+
+@pytest.mark.parametrize(("start", "length"), [(5, None), (-6, None), (3, 3), (9, 1)])
+def test_narrow_refuses_what_is_not_there(start: int, length: int | None) -> None:
+    with pytest.raises(ValueError, match=rf"expected dimension -1 to hold a stretch from {start}.*got \(1, 5\)"):
+        NarrowInjector(start=start, length=length)(torch.arange(5)[None])
+    with pytest.raises(ValueError, match="length must be 1 or more, got 0"):
+        NarrowInjector(length=0)

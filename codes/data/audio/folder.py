@@ -1,12 +1,10 @@
-"""The audio files that a dataset is made of, and which of them are for validation.
+"""The audio files that a dataset is made of.
 
 A scan takes folders (searched through and through), files and lists of files, reads every header, and counts what it
 leaves out and why; it is `codes.data.audio.index` with the manners of training: what cannot be read stops it, unless
-that is asked to be collected. The split is by whole files, so that no file is trained on and validated with, and
-follows from a hash of each file's name and a seed: adding a file does not reshuffle the others.
+that is asked to be collected. Which of them are for validation says `codes.data.audio.splits`.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,41 +129,3 @@ def _errors_message(index: Index) -> str:
         return first
     return f"{first} (and {num_errors - 1} more of {num_errors + len(index.entries)} files cannot be read)"
 
-
-def split(files: Sequence[FoundFile], val_fraction: float, seed: int) -> tuple[list[FoundFile], list[FoundFile]]:
-    """Training files and validation files, each in the order given.
-
-    Files are ranked by a hash of seed and relative path; the first ranks, as many as come nearest to ``val_fraction``
-    of the whole duration, are for validation. At least one file is on either side, unless ``val_fraction`` is 0 (all
-    train) or 1 (all validate). A new file takes a rank between the others: at most files at the border change sides.
-
-    Raises:
-        ValueError: ``val_fraction`` is outside 0 .. 1, or there is one file only and two sides.
-    """
-    if not 0.0 <= val_fraction <= 1.0:
-        raise ValueError(f"val_fraction is {val_fraction}, allowed are 0 to 1")
-    if val_fraction in (0.0, 1.0):
-        return (list(files), []) if val_fraction == 0.0 else ([], list(files))
-    if len(files) < 2:
-        raise ValueError(
-            f"one file cannot be split into train and val, which never share a file ({files[0].path}): "
-            "give two or more files, or val_fraction: 0 to train on it without validation"
-        )
-    ranked = sorted(files, key=lambda file: _rank(file, seed))
-    val = {file.path for file in ranked[: _num_val(ranked, val_fraction)]}
-    return [file for file in files if file.path not in val], [file for file in files if file.path in val]
-
-
-def _rank(file: FoundFile, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{file.relative}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _num_val(ranked: Sequence[FoundFile], val_fraction: float) -> int:
-    """How many of the first ranks come nearest to the wanted share of the duration."""
-    target_s = val_fraction * sum(file.seconds for file in ranked)
-    best, best_distance, total_s = 1, float("inf"), 0.0
-    for count, file in enumerate(ranked[:-1], start=1):
-        total_s += file.seconds
-        if abs(total_s - target_s) < best_distance:
-            best, best_distance = count, abs(total_s - target_s)
-    return best

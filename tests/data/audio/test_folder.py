@@ -1,4 +1,4 @@
-"""Finding audio files and splitting them: everything is counted, and a file is on one side only."""
+"""Finding audio files: everything is counted, whatever is left out."""
 
 import hashlib
 from pathlib import Path
@@ -7,19 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.folder import FoundFile, scan, split
-from codes.data.audio.reader import AudioInfo, AudioReadError
+from codes.data.audio.folder import scan
+from codes.data.audio.reader import AudioReadError
 
 
 def write(path: Path, num_frames: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.zeros((num_frames, 2), np.int16), 8000)
     return path
-
-
-def found(name: str, seconds: int) -> FoundFile:
-    info = AudioInfo(num_frames=seconds * 8000, sample_rate_hz=8000, bits=16, num_channels=2, format="WAV PCM_16")
-    return FoundFile(path=Path(name), relative=name, info=info)
 
 
 def test_searches_below_sorts_and_counts_what_it_leaves_out(tmp_path: Path):
@@ -94,47 +89,3 @@ def test_files_carry_what_tells_whether_they_changed(tmp_path: Path):
     assert hashed.hashed() == digest
     with pytest.raises(AudioReadError, match=r"a\.wav: cannot be read: No such file"):
         plain.hashed()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_split_shares_no_file_and_comes_near_the_fraction(seed: int):
-    files = [found(f"{number}.wav", 5 + number % 7) for number in range(200)]
-    train, val = split(files, 0.1, seed)
-    assert not {file.path for file in train} & {file.path for file in val}
-    assert sorted((*train, *val), key=files.index) == files
-    share = sum(file.seconds for file in val) / sum(file.seconds for file in files)
-    assert abs(share - 0.1) < 0.01
-    assert split(files, 0.1, seed + 1) != (train, val)
-
-
-def test_split_of_few_files_leaves_one_on_each_side():
-    long_and_short = [found("a.wav", 100), found("b.wav", 1)]
-    for fraction in (0.001, 0.5, 0.999):
-        for seed in range(4):
-            train, val = split(long_and_short, fraction, seed)
-            assert len(train) == len(val) == 1
-
-
-def test_adding_a_file_moves_at_most_files_at_the_border():
-    files = [found(f"{number}.wav", 10) for number in range(100)]
-    _, before = split(files, 0.2, 0)
-    _, after = split([*files, found("new.wav", 10)], 0.2, 0)
-    assert len({file.path for file in before} ^ {file.path for file in after}) <= 2
-
-
-def test_split_follows_from_names_below_the_folder_alone(tmp_path: Path):
-    for folder in ("here", "there"):
-        for number in range(20):
-            write(tmp_path / folder / f"{number}.wav")
-    here, there = (split(scan([tmp_path / folder]).files, 0.3, 0)[1] for folder in ("here", "there"))
-    assert [file.relative for file in here] == [file.relative for file in there]
-
-
-def test_split_bad_input_and_whole_sides():
-    files = [found("a.wav", 1)]
-    assert split(files, 0.0, 0) == (files, [])
-    assert split(files, 1.0, 0) == ([], files)
-    with pytest.raises(ValueError, match=r"one file cannot be split.*a\.wav.*val_fraction: 0"):
-        split(files, 0.1, 0)
-    with pytest.raises(ValueError, match=r"val_fraction is 1\.5, allowed are 0 to 1"):
-        split(files, 1.5, 0)

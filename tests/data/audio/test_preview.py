@@ -55,3 +55,25 @@ def test_bad_options_end_with_status_2(arguments: list[str]):
 def test_unknown_dataset_is_named():
     with pytest.raises(SystemExit, match="no dataset 'nope'"):
         preview.main("nope", [])
+
+
+def test_options_are_written_as_in_the_yaml(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(preview, "_TIMED_SECONDS", 0.02)
+    out = tmp_path / "picture.png"
+    common = ["--path", str(folder), "--chunk-frames", "500", "--out", str(out)]
+    preview.main("denoising", [*common, "--snr-db", "[3, 4]", "--channels", "{select: [1]}"])
+    printed = capsys.readouterr().out
+    assert "noisy        (1, 500)  int16" in printed
+    assert f"wrote {out}: wav, noisy of 3 items" in printed
+    for bad, message in (
+        (["--snr-db", "loud"], "it must be a list (a number each) or a number, got 'loud'"),
+        (["--channels", "{select: [0"], "not valid YAML"),
+        (["--channels", "{selekt: [0]}"], "unknown key 'selekt' in it; did you mean 'select'?"),
+        (["--bits", "9"], "it must be one of 8, 12, 16, 20, 24, 32, got 9"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            preview.main("denoising", [*common, *bad])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err

@@ -115,7 +115,9 @@ def test_bit_depths_are_shifted_and_said(tmp_path: Path, file_bits: int, bits: i
 
 def test_channels_as_the_options_say(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     mono = write(tmp_path / "mono.wav", 100, channels=1)
-    with pytest.raises(ValueError, match=r"channels: .*mono\.wav has 1 channel, and 2 are needed: other_channels: skip"):
+    with pytest.raises(
+        ValueError, match=r"channels: .*mono\.wav has 1 channel, and 2 are needed: other_channels: skip"
+    ):
         dataset(tmp_path)
     data = dataset(tmp_path, channels="duplicate")
     np.testing.assert_array_equal(data.item(0, rng(0))["wav"], np.repeat(mono, 2, 0))
