@@ -13,6 +13,8 @@ A whole dataset::
             return {**item, "mid_side": np.stack([left + right, left - right])}
 """
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +53,9 @@ class WindowDataset(AudioDataset, abstract=True):
         super().__init__(**audio)
         starts = [segment.num_frames - self.chunk_frames + 1 for segment in self.segments]
         self._first_chunks, chunks = self._middle(audio.get("val_seconds") if self.phase == "val" else None)
-        self._ends = np.cumsum(starts if self.phase == "train" else chunks)  # of each segment's share of the choices
+        self._ends = list(itertools.accumulate(starts if self.phase == "train" else chunks))  # of a segment's choices
+        whole_chunks = self._num_frames() // self.chunk_frames
+        self._num_items = max(1, whole_chunks) if self.phase == "train" else self._ends[-1]
 
     def finish(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Make of a chunk what the dataset gives; subclasses override it. All randomness must come from ``rng``."""
@@ -59,7 +63,7 @@ class WindowDataset(AudioDataset, abstract=True):
 
     def __len__(self) -> int:
         """Train: as many chunks as the frames would make. Val: the whole chunks that there are."""
-        return max(1, self._num_frames() // self.chunk_frames) if self.phase == "train" else int(self._ends[-1])
+        return self._num_items
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Train: a random chunk, whatever the index. Val: chunk ``index``, whatever ``rng``.
@@ -88,8 +92,8 @@ class WindowDataset(AudioDataset, abstract=True):
 
     def _place(self, choice: int) -> tuple[Segment, int]:
         """Segment and start of the chunk of that number among all that can be chosen."""
-        number = int(np.searchsorted(self._ends, choice, side="right"))
-        within = choice - (int(self._ends[number - 1]) if number else 0)
+        number = bisect_right(self._ends, choice)
+        within = choice - (self._ends[number - 1] if number else 0)
         segment = self.segments[number]
         if self.phase == "val":
             within = (self._first_chunks[number] + within) * self.chunk_frames

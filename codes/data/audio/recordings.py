@@ -1,8 +1,9 @@
 """The files of a dataset as it reads them: each at one rate, from the file itself or from the cache of decoded PCM.
 
 A file that can be read exactly at any place is read there, and kept open: opening a WAV takes as long as reading two
-seconds of it. A file that cannot (a lossy one, or one of another sample rate than is wanted) is decoded once into the
-cache. Either way a read gives the same integers as a read of the whole.
+seconds of it. Of 16-bit WAV the samples are taken straight from the file. A file that cannot be (a lossy one, or one of
+another sample rate than is wanted) is decoded once into the cache. In any case a read gives the same integers as a read
+of the whole.
 """
 
 import collections
@@ -15,6 +16,7 @@ import numpy as np
 
 from codes.data.audio.folder import FoundFile
 from codes.data.audio.pcm_cache import CachedPcm
+from codes.data.audio.plain_wav import PlainWav, new_scratch, open_plain_wav
 from codes.data.audio.reader import AudioFile, AudioInfo, AudioReadError
 
 _MOST_OPEN = 64  # files a process
@@ -69,8 +71,15 @@ class _Opened:
     """An open file and what its status was; a file that changes under the reader is found by it."""
 
     audio: AudioFile
+    plain: PlainWav | None  # the same, read straight
     size_bytes: int
     mtime_ns: int
+
+    def close(self) -> None:
+        """Close the file."""
+        self.audio.close()
+        if self.plain is not None:
+            self.plain.close()
 
 
 @dataclass
@@ -79,10 +88,11 @@ class RecordingReader:
 
     _open: "collections.OrderedDict[tuple[Path, int], _Opened]" = field(default_factory=collections.OrderedDict)
     _process: int = -1
+    _scratch: np.ndarray = field(default_factory=new_scratch)
 
     def __del__(self) -> None:
         for opened in self._open.values():
-            opened.audio.close()
+            opened.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -99,12 +109,15 @@ class RecordingReader:
         if recording.cached is not None:
             return recording.cached.read(start_frame, num_frames)
         try:
-            return self._opened(recording).read(start_frame, num_frames)
+            found = self._opened(recording)
+            if found.plain is None or start_frame < 0 or start_frame + num_frames > recording.num_frames:
+                return found.audio.read(start_frame, num_frames)
+            return found.plain.read(start_frame, num_frames, self._scratch)
         except AudioReadError:
             self._close(recording)
             raise
 
-    def _opened(self, recording: Recording) -> AudioFile:
+    def _opened(self, recording: Recording) -> _Opened:
         if self._process != os.getpid():  # a forked worker must not move the file positions of its parent
             self._open, self._process = collections.OrderedDict(), os.getpid()
         file = recording.file
@@ -115,7 +128,7 @@ class RecordingReader:
         found = self._open.get((file.path, file.stream))
         if found is not None and (found.size_bytes, found.mtime_ns) == (status.st_size, status.st_mtime_ns):
             self._open.move_to_end((file.path, file.stream))
-            return found.audio
+            return found
         self._close(recording)
         audio = AudioFile(file.path, stream=file.stream, float_bits=recording.float_bits)
         if audio.info != file.info:
@@ -123,15 +136,20 @@ class RecordingReader:
             raise AudioReadError(
                 f"{file.path}: has changed since it was scanned: was {facts(file.info)}, is {facts(audio.info)}"
             )
-        self._open[file.path, file.stream] = _Opened(audio, status.st_size, status.st_mtime_ns)
+        try:
+            found = _Opened(audio, open_plain_wav(audio), status.st_size, status.st_mtime_ns)
+        except BaseException:
+            audio.close()
+            raise
+        self._open[file.path, file.stream] = found
         if len(self._open) > _MOST_OPEN:
-            self._open.popitem(last=False)[1].audio.close()
-        return audio
+            self._open.popitem(last=False)[1].close()
+        return found
 
     def _close(self, recording: Recording) -> None:
         found = self._open.pop((recording.file.path, recording.file.stream), None)
         if found is not None:
-            found.audio.close()
+            found.close()
 
 
 def facts(info: AudioInfo) -> str:
