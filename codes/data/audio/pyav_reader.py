@@ -37,7 +37,7 @@ _DEMUXERS = (
     "w64,wav,wv,xwma"
 )
 _FLOATING = ("flt", "fltp", "dbl", "dblp")
-_SEEKABLE = ("aiff", "au", "caf", "flac", "mov", "tta", "w64", "wav", "wv")  # after a seek, time stamps are right
+_SEEKABLE = ("flac", "mov", "tta", "wv")  # after a seek, time stamps are right
 _GAPLESS = ("flac", "tta", "wv")  # whose frames say which samples they hold
 _BUFFER_BYTES = 1 << 16
 _SEEK_WORTH_SECONDS = 5.0  # a shorter way forwards is decoded instead of sought
@@ -99,6 +99,7 @@ class PyAvDecoder:
     def _open(self) -> None:
         """Open the container at its start, and the stream's decoder in it."""
         self._container = _open_container(self._raw, self._reason)
+        self._demuxer = self._container.format.name.split(",")[0]
         try:
             streams = self._container.streams.audio
             check_stream(self._raw.path, self._number, len(streams))
@@ -124,10 +125,10 @@ class PyAvDecoder:
 
     def _find_info(self, float_bits: int | None) -> AudioInfo:
         path, context = self._raw.path, self._stream.codec_context
-        name = f"{self._container.format.name.split(',')[0].upper()} {context.codec.canonical_name.upper()}"
+        name = f"{self._demuxer.upper()} {context.codec.canonical_name.upper()}"
         self._first_step()
         frame = self._current
-        self.seeks_exactly = not self._lossy
+        self.seeks_exactly = not self._lossy and self._demuxer in _SEEKABLE
         if self._lossy:
             self._bits = 16
         elif frame.format.name in _FLOATING:
@@ -193,12 +194,13 @@ class PyAvDecoder:
                 self._check_packet(packet)
                 yield from (frame for frame in packet.decode() if frame.samples)
         except (av.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
-            raise AudioReadError(f"{self._raw.path}: broken at or after frame {self._end}: {_words(error)}") from error
+            place = f"truncated or broken at or after frame {self._end}"
+            raise AudioReadError(f"{self._raw.path}: {place}: {_words(error)}") from error
 
     def _check_packet(self, packet: Any) -> None:
         """Refuse a packet that is cut, which FFmpeg would fill up."""
         is_cut = packet.is_corrupt
-        if self._container.format.name == "mp3" and packet.size:
+        if self._demuxer == "mp3" and packet.size:
             is_cut |= packet.size < (mpeg_frame_bytes(bytes(packet)[:4]) or 0)
         if is_cut:
             raise AudioReadError(f"{self._raw.path}: truncated or broken at or after frame {self._end}")
@@ -227,7 +229,7 @@ class PyAvDecoder:
     def _check_gap(self) -> None:
         """A broken frame of FLAC, WavPack or TTA is skipped by FFmpeg: the next one's time stamp tells."""
         pts, unit = self._current.pts, self._stream.time_base * self._current.sample_rate
-        if self._container.format.name not in _GAPLESS or pts is None or unit != 1:
+        if self._demuxer not in _GAPLESS or pts is None or unit != 1:
             return
         if self._is_placed and pts != self._first:
             raise AudioReadError(
@@ -285,7 +287,7 @@ class PyAvDecoder:
         import av
 
         unit = self._stream.time_base * self._sample_rate_hz  # frames a tick
-        if self._container.format.name.split(",")[0] not in _SEEKABLE or 1 not in (unit.numerator, unit.denominator):
+        if 1 not in (unit.numerator, unit.denominator):
             return False
         origin = self._stream.start_time or 0
         try:

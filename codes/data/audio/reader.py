@@ -21,6 +21,7 @@ import numpy as np
 from codes.data.audio.pyav_reader import PyAvDecoder, num_audio_streams
 from codes.data.audio.reader_info import AudioInfo, AudioReadError, Decoder, RawFile, open_file
 from codes.data.audio.sndfile_reader import NotForSndfileError, SndfileDecoder
+from codes.data.audio.wav_chunks_reader import check_wav_format
 
 __all__ = ["AudioFile", "AudioInfo", "AudioReadError", "num_streams", "probe", "read", "to_bits"]
 
@@ -34,8 +35,8 @@ class AudioFile:
 
     Attributes:
         info: what it holds; ``num_frames`` is exact. Opening a lossy file or one of unknown length decodes it all.
-        seeks_exactly: False for lossy formats: a read behind the last one decodes from the file's start. That is exact
-            but slow; reads in order cost no more than decoding once.
+        seeks_exactly: False for lossy formats, and for lossless ones in Ogg and Matroska: a read behind the last one
+            decodes from the file's start. That is exact but slow; reads in order cost no more than decoding once.
 
     Args:
         path: the file.
@@ -159,6 +160,7 @@ def num_streams(path: str | os.PathLike[str]) -> int:
         try:
             SndfileDecoder(raw, 0, float_bits=32).close()
         except NotForSndfileError as error:
+            PyAvDecoder(raw, 0, 32, str(error)).close()  # the name alone can mislead FFmpeg: this decodes a piece
             return num_audio_streams(raw, str(error))
         return 1
     finally:
@@ -184,4 +186,5 @@ def _decoder(raw: RawFile, stream: int, float_bits: int | None) -> Decoder:
         return SndfileDecoder(raw, stream, float_bits)
     except NotForSndfileError as error:
         reason = str(error)
+    check_wav_format(raw)
     return PyAvDecoder(raw, stream, float_bits, reason)

@@ -131,7 +131,8 @@ def float_to_bits(path: Path, samples: np.ndarray, bits: int) -> np.ndarray:
     """
     limit = 2.0 ** (bits - 1)
     # float32 is exact up to 16 bits: scaling by a power of two changes no digit, and the integers fit.
-    scaled = np.rint(samples * samples.dtype.type(limit) if bits <= 16 else samples.astype(np.float64) * limit)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is refused below, and infinity is clipped
+        scaled = np.rint(samples * samples.dtype.type(limit) if bits <= 16 else samples.astype(np.float64) * limit)
     if np.isnan(scaled).any():
         raise AudioReadError(f"{path}: holds samples that are not numbers (NaN)")
     return np.clip(scaled, -limit, limit - 1).astype(np.int16 if bits <= 16 else np.int32)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from codes.data.audio.reader_info import AudioReadError, RawFile
 
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+_PCM_TAGS = (1, 3, 0xFFFE)  # integers, floating point, and either in WAVE_FORMAT_EXTENSIBLE
 _MOST_CHUNKS = 10_000
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")  # notes that programs hang on behind the last chunk
 _MOST_FORMAT_BYTES = 4096
@@ -81,6 +82,23 @@ def _is_sound(chunk: _Chunk, size_bytes: int) -> bool:
 
 def _is_harmless(rest: bytes) -> bool:
     return rest.startswith(_TAGS) or not any(rest)
+
+
+def check_wav_format(raw: RawFile) -> None:
+    """Refuse PCM whose header contradicts itself on the size of a frame: FFmpeg would read one and seek by the other.
+
+    Raises:
+        AudioReadError: so it is.
+    """
+    form = next((chunk for chunk in _chunks(raw) if chunk.name == b"fmt "), None) if _is_wav(raw) else None
+    content = raw.peek(form.start, 16) if form is not None else b""
+    if len(content) < 16:
+        return
+    tag, num_channels, _, _, frame_bytes, bits = struct.unpack("<HHIIHH", content)
+    if tag in _PCM_TAGS and frame_bytes != num_channels * ((bits + 7) // 8):
+        raise AudioReadError(
+            f"{raw.path}: says that a frame has {frame_bytes} bytes and is {num_channels} samples of {bits} bits"
+        )
 
 
 def in_usual_order(raw: RawFile) -> io.RawIOBase | None:

@@ -60,7 +60,9 @@ def test_lossy_files_are_16_bits(tmp_path: Path, name: str):
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 def test_refuses_floating_point(tmp_path: Path, subtype: str):
     soundfile.write(tmp_path / "a.wav", np.zeros((10, 2)), 44_100, subtype=subtype)
-    with pytest.raises(AudioReadError, match=rf"a\.wav: holds floating point samples \({subtype}\).*convert it"):
+    with pytest.raises(
+        AudioReadError, match=rf"a\.wav: holds floating point samples \({subtype}\).*convert it.*set float_bits"
+    ):
         probe(tmp_path / "a.wav")
 
 
@@ -110,12 +112,12 @@ def test_truncated_file_is_found_by_its_header(tmp_path: Path, file_format: str)
         probe(path)
 
 
-def test_truncated_flac_is_found_when_read(tmp_path: Path):
+def test_truncated_flac_is_found(tmp_path: Path):
     path = tmp_path / "a.flac"
     write(path, noise(16, num_frames=20_000), 16)
     path.write_bytes(path.read_bytes()[:30_000])
-    with pytest.raises(AudioReadError, match=r"a\.flac: (truncated or broken: it promises 20000|broken at or after)"):
-        read(path)
+    with pytest.raises(AudioReadError, match=r"a\.flac: truncated or broken at or after frame \d+"):
+        probe(path)
 
 
 def test_streamed_wav_of_unknown_length_is_read(tmp_path: Path):
