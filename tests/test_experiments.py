@@ -10,19 +10,25 @@ from codes.trainer.check import check
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yml"))
+SAMPLED = [file for file in EXPERIMENTS if "\nsamples:" in file.read_text()]
+TASKS = (
+    *("channel_prediction", "mono_lm", "past_future", "prev_next", "multichannel_to_stereo", "denoising"),
+    *("bandwidth_restoration", "bit_depth_restoration", "augmented_lm"),
+)
 
 
 def short(file: Path, root: Path, steps: int) -> list[str]:
     """Overrides that cut an experiment down to a few small steps."""
+    samples = ["samples.prompt_frames=16", "samples.new_frames=4", "samples.num=1"] if file in SAMPLED else []
     return [
         f"path.root={root}", f"train.niter={steps}", "train.val_freq=2", "logger.print_freq=1", "eval.max_batches=1",
-        "datasets.train.batch_size=2", "datasets.val.batch_size=2", "datasets.train.n_workers=0",
-        "samples.prompt_frames=16", "samples.new_frames=4", "samples.num=1",
+        "datasets.train.batch_size=2", "datasets.val.batch_size=2", "datasets.train.n_workers=0", *samples,
     ]  # fmt: skip
 
 
 def test_there_are_experiments() -> None:
-    assert {file.stem for file in EXPERIMENTS} >= {"stereo_lm", "tiny_cpu"}
+    assert {file.stem for file in EXPERIMENTS} >= {"stereo_lm", "tiny_cpu", *TASKS}
+    assert {file.stem for file in SAMPLED} >= {"stereo_lm", "mono_lm"}
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
@@ -43,20 +49,22 @@ def test_trains_validates_samples_and_continues(file: Path, tmp_path: Path) -> N
     assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
     assert all(0 < line["bits_per_sample"] < 32 for line in lines)
-    for step in (2, 4):
+    for step in (2, 4) if file in SAMPLED else ():
         folder = run / "samples" / f"step_{step:08d}"
         assert {path.name for path in folder.iterdir()} >= {"0_model.wav", "0_real.wav", "0_model.png"}
     assert "continues from" in (run / "log.txt").read_text()
-    assert "% of FLAC" in (run / "log.txt").read_text()
+    compared = first.options.eval.baselines
+    assert ("% of FLAC" in (run / "log.txt").read_text()) == compared
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SAMPLED, ids=lambda file: file.stem)
 def test_samples_keep_the_prompt(file: Path, tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     trainer = ExtensibleTrainer(load_experiment(file, short(file, tmp_path, 2)))
     trainer.train()
     folder = tmp_path / trainer.options.name / "samples" / "step_00000002"
-    made, _ = soundfile.read(folder / "0_model.wav", dtype="int16")
-    real, _ = soundfile.read(folder / "0_real.wav", dtype="int16")
-    assert made.shape == real.shape == (20, 2)
+    made, _ = soundfile.read(folder / "0_model.wav", dtype="int16", always_2d=True)
+    real, _ = soundfile.read(folder / "0_real.wav", dtype="int16", always_2d=True)
+    assert made.shape == real.shape
+    assert len(made) == 20
     assert (made[:16] == real[:16]).all()

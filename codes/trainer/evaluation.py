@@ -91,7 +91,7 @@ class Evaluation:
         if self.sampler is None:
             return
         options = self.sampler.options
-        chosen = self.sampler.excerpts(scored_audio(self.parts.datasets))
+        chosen = self.sampler.excerpts(scored_audio(self.parts.datasets, self.sampler.most_frames))
         if not chosen:
             self.progress.line(
                 f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames"

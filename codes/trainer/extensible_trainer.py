@@ -55,6 +55,7 @@ class ExtensibleTrainer:
         self._random: dict[str, Any] | None = None
         self._resumed = self._resume()
         self.folder.create()
+        self.folder.record_data(self.parts.datasets)
         self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
         self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter, self.averages.titles)
         self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress, sampler)

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ class RunFolder:
             write_atomically(self.path / "options.yml", text)
         except OSError as error:
             raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
+
+    def record_data(self, datasets: Mapping[str, Any]) -> None:
+        """Keep beside the run which files its datasets take, where they can say so.
+
+        Raises:
+            CheckpointError: that cannot be written.
+        """
+        for name, dataset in datasets.items():
+            try:
+                if hasattr(dataset, "write_index"):
+                    dataset.write_index(self.path / f"audio_{name}.jsonl")
+            except OSError as error:
+                raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
 
     def checkpoint(self) -> Path | None:
         """The checkpoint to continue from: path.resume_state, or the newest of this run, or None."""

@@ -63,6 +63,7 @@ class Sampler:
         if not hasattr(network, "generate"):
             raise OptionError([(reader.mark, f"samples: network {self.options.network} has no generate()")])
         self.chain = self._chain(step, reader.flags.in_[0])
+        self.most_frames = 16 * (self.options.prompt_frames + self.options.new_frames)  # of a file, to choose from
         source = self.chain[0].flags.in_[0] if self.chain else reader.flags.in_[0]
         if source != AUDIO_KEY:
             message = f"samples: the way back from {reader.flags.in_[0]!r} ends at {source!r}, not at {AUDIO_KEY!r}"
@@ -181,7 +182,7 @@ def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | None:
         return None
     sampler = Sampler(experiment, parts.steps, parts.networks[options.network])
     with parts.precision.autocast():
-        if not sampler.rehearse(scored_audio(parts.datasets)):
+        if not sampler.rehearse(scored_audio(parts.datasets, sampler.most_frames)):
             frames = options.prompt_frames + options.new_frames
             parts.notes.append(f"warning: no samples will be made: no validation file has {frames} frames")
     return sampler
@@ -196,13 +197,15 @@ def _reader(step: StepEntry, options: SampleOptions) -> Any:
     return None
 
 
-def scored_audio(datasets: Mapping[str, Dataset]) -> Iterator[tuple[str, np.ndarray, int, int]]:
+def scored_audio(
+    datasets: Mapping[str, Dataset], most_frames: int | None = None
+) -> Iterator[tuple[str, np.ndarray, int, int]]:
     """(path, pcm (C, T), bits, sample_rate_hz) of the validation audio, or of the training audio where there is none.
 
     Nothing, where the dataset does not offer it.
     """
     dataset = datasets.get("val", datasets["train"])
-    return dataset.scored_audio() if hasattr(dataset, "scored_audio") else iter(())  # type: ignore[attr-defined]
+    return dataset.scored_audio(most_frames) if hasattr(dataset, "scored_audio") else iter(())  # type: ignore[attr-defined]
 
 
 def excerpts(files: Any, num: int, frames: int) -> list[Excerpt]:

@@ -18,6 +18,7 @@ from codes.data.audio.channel_layout import ChannelChoice, ChannelLayout
 from codes.data.audio.demo_corpus import cache_root, demo_corpus
 from codes.data.audio.demo_surround import demo_surround
 from codes.data.audio.folder import FoundFile, Scan, scan
+from codes.data.audio.index import Index, write_index
 from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment
@@ -27,6 +28,7 @@ from codes.registry import Output, Range
 
 logger = logging.getLogger(__name__)
 
+INDEX_VERSION = 1  # raise it when the reader says other things of the same file
 BitDepth = Literal[8, 12, 16, 20, 24, 32]
 
 
@@ -133,6 +135,16 @@ class AudioDataset(Dataset, abstract=True):
         digest = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return {"files": len(self.recordings), "frames": self._num_frames(), "digest": digest}
 
+    def write_index(self, path: Path) -> None:
+        """Write the files that are taken as an index.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        files = {recording.file.path: recording.file for recording in self.recordings}
+        entries = [file.entry(self.float_bits) for file in files.values()]
+        write_index(path, Index(entries=entries))
+
     def report(self) -> list[str]:
         """What was found, split, left out and taken, in lines for people."""
         rates = sorted({f"{recording.sample_rate_hz} Hz" for recording in self.recordings})
@@ -187,8 +199,8 @@ class AudioDataset(Dataset, abstract=True):
         if misfits and (others == "refuse" or not fitting):
             counted = f" (and {len(misfits) - 1} more of {len(files)} do not fit)" if len(misfits) > 1 else ""
             raise ValueError(
-                f"channels: {misfits[0].path} {self.layout.misfit(misfits[0].info)}{counted}: other_channels: skip leaves "
-                "such files out; channels: duplicate takes mono, mono mixes, {select: [0, 1]} takes some"
+                f"channels: {misfits[0].path} {self.layout.misfit(misfits[0].info)}{counted}: other_channels: skip "
+                "leaves such files out; channels: duplicate takes mono, mono mixes, {select: [0, 1]} takes some"
             )
         self._leave_out(misfits, "whose channels do not fit")
         monos = [file for file in fitting if file.info.num_channels == 1]
@@ -314,7 +326,7 @@ def _remembered(paths: Sequence[Path]) -> Path | None:
     except OSError:
         return None
     places = "\n".join(os.path.abspath(path) for path in paths)
-    return folder / f"{hashlib.sha256(os.fsencode(places)).hexdigest()[:24]}.jsonl"
+    return folder / f"{hashlib.sha256(os.fsencode(f'{INDEX_VERSION}{places}')).hexdigest()[:24]}.jsonl"
 
 
 def _needs_cache(file: FoundFile, sample_rate: int | None) -> bool:

@@ -117,14 +117,19 @@ class WindowDataset(AudioDataset, abstract=True):
         before, after = first - start_frame, start_frame + num_frames - last
         return np.pad(pcm, ((0, 0), (before, after))) if before or after else pcm
 
-    def scored_audio(self) -> Iterator[tuple[str, np.ndarray, int, int]]:
+    def scored_audio(self, most_frames: int | None = None) -> Iterator[tuple[str, np.ndarray, int, int]]:
         """What the whole chunks of each segment hold: (path, PCM (num_channels, frames), bits, sample rate in Hz).
 
         For val these are exactly the frames that its items hold as chunks, for the baselines to code as well.
+
+        Args:
+            most_frames: of a longer segment only so many from its middle; None: all, however long it is.
         """
         for segment, first, chunks in zip(self.segments, self._first_chunks, self._num_chunks, strict=True):
-            start = segment.start_frame + first * self.chunk_frames
-            pcm = self.read(segment, start, chunks * self.chunk_frames)
+            frames = chunks * self.chunk_frames
+            kept = frames if most_frames is None else min(frames, most_frames)
+            start = segment.start_frame + first * self.chunk_frames + (frames - kept) // 2
+            pcm = self.read(segment, start, kept)
             yield str(segment.recording.file.path), pcm, self.bits, segment.recording.sample_rate_hz
 
     def scored_seconds(self) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from codes.data.audio.index import Index, build_index, hash_file
+from codes.data.audio.index_entry import IndexEntry
 from codes.data.audio.reader import AudioInfo, AudioReadError
 from codes.data.audio.walk import EXTENSIONS as EXTENSIONS
 from codes.data.audio.walk import no_audio_message
@@ -37,6 +38,13 @@ class FoundFile:
     def seconds(self) -> float:
         """Its duration."""
         return self.info.num_frames / self.info.sample_rate_hz
+
+    def entry(self, float_bits: int | None = None) -> IndexEntry:
+        """The file as an entry of an index."""
+        return IndexEntry(
+            relative=self.relative, path=self.path, info=self.info, content_hash=self.content_hash,
+            size_bytes=self.size_bytes, mtime_ns=self.mtime_ns, float_bits=float_bits,
+        )  # fmt: skip
 
     def hashed(self) -> str:
         """The hash of the file's bytes: the one that is known, or else made now by reading the file through.
@@ -128,4 +136,3 @@ def _errors_message(index: Index) -> str:
     if num_errors == 1:
         return first
     return f"{first} (and {num_errors - 1} more of {num_errors + len(index.entries)} files cannot be read)"
-

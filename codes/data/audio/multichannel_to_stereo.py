@@ -49,9 +49,9 @@ class MultichannelToStereoDataset(ChunkDataset):
         """Adds the stereo mix."""
         return {**item, "multichannel": item["wav"], "wav": mix(item["wav"], self._weights)}
 
-    def scored_audio(self) -> Iterator[tuple[str, np.ndarray, int, int]]:
+    def scored_audio(self, most_frames: int | None = None) -> Iterator[tuple[str, np.ndarray, int, int]]:
         """The stereo mix of the whole chunks of each segment: what is predicted."""
-        for path, pcm, bits, rate in super().scored_audio():
+        for path, pcm, bits, rate in super().scored_audio(most_frames):
             yield path, mix(pcm, self._weights), bits, rate
 
 
