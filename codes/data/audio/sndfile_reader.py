@@ -25,7 +25,7 @@ from codes.data.audio.reader_info import (
     float_to_bits,
     refuse_floating,
 )
-from codes.data.audio.wav_chunks_reader import check_wav_length, in_usual_order
+from codes.data.audio.wav_chunks_reader import check_chunks, in_usual_order
 
 # libsndfile's name of a sample type -> bits.
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -40,6 +40,7 @@ _LENGTH_NOTES = (
     (r"Calculated frame count (?P<present>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)", "frames"),
     (r"^riff : (?P<promised>\d+) \(should be (?P<present>\d+)\)", "bytes"),
 )
+_TWO_LENGTHS = r"from 'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from .*? chunk \((\d+)\)"
 # And how it says that samples have fewer bits than their container: WAV and W64; then AIFF.
 _DEPTH_NOTES = (r"^\s*Valid Bits\s*: (\d+)", r"^\s*(?:Bit Width|Sample Size)\s*: (\d+)")
 _BLOCK_FRAMES = 1 << 18
@@ -61,7 +62,7 @@ class SndfileDecoder:
 
     def __init__(self, raw: RawFile, stream: int, float_bits: int | None) -> None:
         self._path = raw.path
-        check_wav_length(raw)
+        check_chunks(raw)
         self._file = _open(raw)
         try:
             self.info = _info(raw, self._file, float_bits)
@@ -163,7 +164,10 @@ def _valid_bits(log: str, container_bits: int) -> int:
 
 
 def _check_length(path: Path, log: str) -> None:
-    """Refuse a file whose header promises more samples than follow: libsndfile only notes it in its log."""
+    """Refuse a file whose header promises more samples than follow: libsndfile only notes it in its log.
+
+    And an AIFF whose two lengths differ, of which libsndfile takes the second.
+    """
     for pattern, unit in _LENGTH_NOTES:
         note = re.search(pattern, log, re.M)
         if note is None:
@@ -171,3 +175,6 @@ def _check_length(path: Path, log: str) -> None:
         promised, present = int(note["promised"]), int(note["present"])
         if promised > present and promised not in _UNKNOWN_LENGTHS:
             raise AudioReadError(f"{path}: truncated: promises {promised} {unit} and has {present}")
+    note = re.search(_TWO_LENGTHS, log)
+    if note is not None and int(note[1]) not in _UNKNOWN_LENGTHS:
+        raise AudioReadError(f"{path}: its header promises {note[1]} frames, and its samples are {note[2]} frames")

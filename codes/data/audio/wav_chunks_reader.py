@@ -1,7 +1,8 @@
-"""The chunks of a WAV file (RIFF), for what libsndfile leaves out: samples before their format, and a length too short.
+"""The chunks of a WAV or AIFF, for what libsndfile leaves out: samples before their format, and a length too short.
 
 A RIFF file is the word RIFF, a size, the word WAVE, and chunks: four letters, a size, so many bytes, and one more to
-make it even. Readers want the chunk "fmt " before "data"; the definition does not say so.
+make it even. Readers want the chunk "fmt " before "data"; the definition does not say so. AIFF is built in the same
+way, with its numbers the other way round.
 """
 
 import io
@@ -33,51 +34,45 @@ def _is_wav(raw: RawFile) -> bool:
     return raw.head[:4] == b"RIFF" and raw.head[8:12] == b"WAVE"
 
 
+def _is_aiff(raw: RawFile) -> bool:
+    return raw.head[:4] == b"FORM" and raw.head[8:12] in (b"AIFF", b"AIFC")
+
+
 def _chunks(raw: RawFile) -> Iterator[_Chunk]:
     """The chunks from the start on, the last of which may end beyond the file's end."""
-    start = 12
+    start, size_format = 12, "<I" if _is_wav(raw) else ">I"
     for _ in range(_MOST_CHUNKS):
-        if start + 8 > raw.size_bytes:
-            return
-        header = raw.peek(start, 8)
+        header = raw.peek(start, 8) if start + 8 <= raw.size_bytes else b""
         if len(header) < 8:
             return
-        chunk = _Chunk(header[:4], start + 8, struct.unpack("<I", header[4:])[0])
+        chunk = _Chunk(header[:4], start + 8, struct.unpack(size_format, header[4:])[0])
         yield chunk
         start = chunk.end
 
 
-def check_wav_length(raw: RawFile) -> None:
-    """Refuse a WAV whose samples go on after the length that its header gives: behind them are neither chunks nor tags.
+def check_chunks(raw: RawFile) -> None:
+    """Refuse a WAV or AIFF whose samples go on after the length in its header: what follows is neither chunk nor tag.
 
     Raises:
         AudioReadError: so it is.
     """
-    if not _is_wav(raw):
+    if not (_is_wav(raw) or _is_aiff(raw)):
         return
-    promised: int | None = None
-    for chunk in _chunks(raw):
-        if promised is None and chunk.name == b"data":
-            if chunk.num_bytes in _UNKNOWN_LENGTHS:
-                return
-            promised, end = chunk.num_bytes, chunk.end
-            if end >= raw.size_bytes:
-                return
-            continue
-        if promised is None:
-            continue
-        if not _is_sound(chunk, raw.size_bytes):
-            if not _is_harmless(raw.peek(chunk.start - 8, 1 << 16)):
-                raise AudioReadError(
-                    f"{raw.path}: its header promises {promised} bytes of samples, and after them come "
-                    f"{raw.size_bytes - chunk.start + 8} bytes that are no chunks: the length is wrong"
-                )
-            return
+    chunks = _chunks(raw)
+    promised = next((chunk for chunk in chunks if chunk.name in (b"data", b"SSND")), None)
+    if promised is None or promised.num_bytes in _UNKNOWN_LENGTHS or promised.end >= raw.size_bytes:
+        return
+    broken = next((chunk for chunk in chunks if not _is_sound(chunk, raw.size_bytes)), None)
+    if broken is not None and not _is_harmless(raw.peek(broken.start - 8, 1 << 16)):
+        raise AudioReadError(
+            f"{raw.path}: its header promises {promised.num_bytes} bytes of samples, and after them come "
+            f"{raw.size_bytes - broken.start + 8} bytes that are no chunks: the length is wrong"
+        )
 
 
 def _is_sound(chunk: _Chunk, size_bytes: int) -> bool:
     name = chunk.name.decode("latin-1")
-    return name.isascii() and name.isprintable() and name != "RIFF" and chunk.end <= size_bytes + 1
+    return name.isascii() and name.isprintable() and name not in ("RIFF", "FORM") and chunk.end <= size_bytes + 1
 
 
 def _is_harmless(rest: bytes) -> bool:

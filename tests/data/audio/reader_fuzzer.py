@@ -74,7 +74,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
         elif kind == 6:
             changed[at:at] = changed[at : at + int(rng.integers(1, 64))]
         else:
-            del changed[max(1, len(changed) - int(rng.integers(1, len(changed)))) :]
+            del changed[max(1, len(changed) - int(rng.integers(1, len(changed) + 1))) :]
         if not changed:
             return b"\0"
     return bytes(changed)

@@ -140,6 +140,31 @@ def test_wav_that_goes_on_after_its_length(tmp_path: Path, subtype: str):
     refused(tmp_path / "a.wav", bytes(content), message)
 
 
+def aiff(pcm: np.ndarray) -> bytearray:
+    target = io.BytesIO()
+    soundfile.write(target, pcm.astype(np.int16).T, 44_100, format="AIFF", subtype="PCM_16")
+    return bytearray(target.getvalue())
+
+
+def test_aiff_that_goes_on_after_its_length(tmp_path: Path):
+    content = aiff(noise(16))
+    at = content.index(b"SSND") + 4
+    content[at : at + 4] = (1008).to_bytes(4, "big")
+    frames = content.index(b"COMM") + 10
+    content[frames : frames + 4] = (250).to_bytes(4, "big")
+    message = r"a\.aiff: its header promises 1008 bytes of samples, and after them come 11000 bytes that are no chunks"
+    refused(tmp_path / "a.aiff", bytes(content), message)
+
+
+@pytest.mark.parametrize("promised", [500, 5000])
+def test_aiff_of_two_lengths(tmp_path: Path, promised: int):
+    content = aiff(noise(16))
+    at = content.index(b"COMM") + 10
+    content[at : at + 4] = promised.to_bytes(4, "big")
+    message = rf"a\.aiff: its header promises {promised} frames, and its samples are 3000 frames"
+    refused(tmp_path / "a.aiff", bytes(content), message)
+
+
 def test_two_wavs_in_a_row(tmp_path: Path):
     content = bytes(wav(noise(16)))
     refused(
