@@ -139,6 +139,17 @@ def stack_images(images: list[np.ndarray]) -> np.ndarray:
     return _stack(images)
 
 
+def titled_image(image: np.ndarray, title: str) -> np.ndarray:
+    """An image with a line of text above it."""
+    from PIL import Image, ImageDraw
+
+    canvas = np.zeros((image.shape[0] + _FOOT, image.shape[1], 3), np.uint8)
+    canvas[_FOOT:] = image
+    picture = Image.fromarray(canvas)
+    ImageDraw.Draw(picture).text((_MARGIN, 2), title, fill=_INK)
+    return np.asarray(picture)
+
+
 def _tick_frequencies(sample_rate_hz: int) -> list[int]:
     return [hz for hz in (0, 500, 1000, 2000, 4000, 8000, 16000) if hz <= 0.9 * sample_rate_hz / 2]
 

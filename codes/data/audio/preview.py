@@ -162,5 +162,7 @@ def _picture(items: list[dict[str, Any]], keys: list[str], bits: int) -> np.ndar
         rate_hz = int(item.get("sample_rate", 44_100))
         for key in keys:
             wav = item[key] if item[key].dtype.kind == "f" else item[key] / 2.0 ** (bits - 1)
-            images += [picture.waveform_image(wav, rate_hz), picture.spectrogram_image(wav, rate_hz)]
+            title = f"{key}  {Path(item.get('path', '')).name}"
+            images.append(picture.titled_image(picture.waveform_image(wav, rate_hz), title))
+            images.append(picture.spectrogram_image(wav, rate_hz))
     return picture.stack_images(images)

@@ -56,3 +56,11 @@ def test_png_round_trip(tmp_path: Path):
 def test_bad_shapes(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="a picture needs samples of shape"):
         picture.spectrogram_image(np.zeros(shape), 8000)
+
+
+def test_a_title_stands_above_the_image():
+    image = np.full((20, 300, 3), 7, np.uint8)
+    titled = picture.titled_image(image, "noisy")
+    assert titled.shape == (36, 300, 3)
+    np.testing.assert_array_equal(titled[16:], image)
+    assert titled[:16].max() > 200

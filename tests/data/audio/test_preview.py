@@ -34,7 +34,7 @@ def test_prints_and_draws(
     assert "items 0, 5 of 6" in printed
     assert "items/s on one core" in printed
     with Image.open(out) as image:
-        assert image.size == (844, 2 * (180 + 420) + 3 * 4)
+        assert image.size == (844, 2 * (180 + 16 + 420) + 3 * 4)
 
 
 def test_bad_input_is_one_line_and_status_2_as_a_module(tmp_path: Path):
