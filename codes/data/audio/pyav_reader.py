@@ -193,7 +193,9 @@ class PyAvDecoder:
             for packet in self._container.demux(self._stream):
                 self._check_packet(packet)
                 yield from (frame for frame in packet.decode() if frame.samples)
-        except (av.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
+        except AudioReadError:
+            raise
+        except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
             place = f"truncated or broken at or after frame {self._end}"
             raise AudioReadError(f"{self._raw.path}: {place}: {_words(error)}") from error
 
@@ -292,7 +294,7 @@ class PyAvDecoder:
         origin = self._stream.start_time or 0
         try:
             self._container.seek(origin + int(start_frame / unit), stream=self._stream, backward=True)
-        except av.FFmpegError:
+        except (av.FFmpegError, OSError):
             self._rewind()
             return True
         self._frames = self._decoded()
@@ -340,7 +342,7 @@ def _open_container(raw: RawFile, reason: str) -> Any:
             buffer_size=_BUFFER_BYTES,
             container_options={"format_whitelist": _DEMUXERS},
         )
-    except (av.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
+    except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise _not_audio(raw, reason, error) from error
     if not container.streams.audio:
         container.close()

@@ -41,8 +41,10 @@ _LENGTH_NOTES = (
     (r"^riff : (?P<promised>\d+) \(should be (?P<present>\d+)\)", "bytes"),
 )
 _TWO_LENGTHS = r"from 'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from .*? chunk \((\d+)\)"
-# And how it says that samples have fewer bits than their container: WAV and W64; then AIFF.
-_DEPTH_NOTES = (r"^\s*Valid Bits\s*: (\d+)", r"^\s*(?:Bit Width|Sample Size)\s*: (\d+)")
+# And how it says that samples have fewer bits than their container: WAVE_FORMAT_EXTENSIBLE; then plain WAV and AIFF.
+_VALID_BITS_NOTE = r"^\s*Valid Bits\s*: (\d+)"
+_DEPTH_NOTE = r"^\s*(?:Bit Width|Sample Size)\s*: (\d+)"
+_W64_HEADER_BYTES = 24  # of a chunk; its size counts them
 _BLOCK_FRAMES = 1 << 18
 
 
@@ -91,12 +93,12 @@ class SndfileDecoder:
             for first in range(0, pcm.shape[1], _BLOCK_FRAMES):
                 wanted = pcm[:, first : first + _BLOCK_FRAMES]
                 block = self._file.read(wanted.shape[1], dtype=dtype, always_2d=True)
-                self._check_end(start_frame + first, len(block), wanted.shape[1])
+                self._check_count(start_frame + first, len(block), wanted.shape[1])
                 wanted[:] = self._integers(block).T
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise AudioReadError(f"{self._path}: broken at or after frame {start_frame}: {error}") from error
 
-    def _check_end(self, start_frame: int, got_frames: int, wanted_frames: int) -> None:
+    def _check_count(self, start_frame: int, got_frames: int, wanted_frames: int) -> None:
         if got_frames != wanted_frames:
             raise AudioReadError(
                 f"{self._path}: truncated or broken: it promises {self.info.num_frames} frames and ends after "
@@ -138,12 +140,13 @@ def _info(raw: RawFile, file: Any, float_bits: int | None) -> AudioInfo:
     check_frames(raw.path, file.frames, raw.size_bytes)
     log = file.extra_info
     _check_length(raw.path, log)
+    _check_end(raw, log)
     if raw.head.startswith(b"fLaC") and not ends_as_promised(raw, stream_info(raw.head[8:42])):
         raise NotForSndfileError("the last frame is not where the header says")
     if file.frames == 0:
         raise AudioReadError(f"{raw.path}: has no samples in it (0 frames)")
     return AudioInfo(
-        num_frames=file.frames,
+        num_frames=_w64_frames(file, log) if file.format == "W64" else file.frames,
         sample_rate_hz=file.samplerate,
         bits=_valid_bits(log, bits) if subtype.startswith("PCM") else bits,
         num_channels=file.channels,
@@ -154,11 +157,9 @@ def _info(raw: RawFile, file: Any, float_bits: int | None) -> AudioInfo:
 
 def _valid_bits(log: str, container_bits: int) -> int:
     """The depth that the header gives, where it is less than its container of whole bytes."""
-    for pattern in _DEPTH_NOTES:
+    for pattern, least_bits in ((_VALID_BITS_NOTE, 1), (_DEPTH_NOTE, container_bits - 7)):
         note = re.search(pattern, log, re.M)
-        if note is not None and container_bits - 8 < int(note[1]) < container_bits:
-            return int(note[1])
-        if note is not None and 0 < int(note[1]) < container_bits and "Valid" in pattern:
+        if note is not None and least_bits <= int(note[1]) < container_bits:
             return int(note[1])
     return container_bits
 
@@ -178,3 +179,25 @@ def _check_length(path: Path, log: str) -> None:
     note = re.search(_TWO_LENGTHS, log)
     if note is not None and int(note[1]) not in _UNKNOWN_LENGTHS:
         raise AudioReadError(f"{path}: its header promises {note[1]} frames, and its samples are {note[2]} frames")
+
+
+def _check_end(raw: RawFile, log: str) -> None:
+    """Refuse an RF64 or AU that goes on after the length in its header."""
+    end = re.search(r"Riff size : (\d+) \(should be \d+\)", log)
+    promised = int(end[1]) + 8 if end is not None else None
+    if raw.head.startswith(b".snd"):
+        offset, size = (int.from_bytes(raw.head[at : at + 4], "big") for at in (4, 8))
+        promised = offset + size if size not in _UNKNOWN_LENGTHS else None
+    if promised is not None and 8 < promised < raw.size_bytes:
+        raise AudioReadError(
+            f"{raw.path}: its header promises {promised} bytes, and it has {raw.size_bytes}: the length is wrong"
+        )
+
+
+def _w64_frames(file: Any, log: str) -> int:
+    """The frames in a W64's data chunk. libsndfile counts to the end of the file, whatever chunks follow."""
+    note = re.search(r"^data : (\d+)$", log, re.M)
+    frame_bytes = file.channels * {"FLOAT": 4, "DOUBLE": 8}.get(file.subtype, _BITS.get(file.subtype, 0) // 8)
+    if note is None or not frame_bytes or int(note[1]) <= _W64_HEADER_BYTES:
+        return file.frames
+    return min(file.frames, (int(note[1]) - _W64_HEADER_BYTES) // frame_bytes)

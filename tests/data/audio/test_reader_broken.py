@@ -156,6 +156,14 @@ def test_aiff_that_goes_on_after_its_length(tmp_path: Path):
     refused(tmp_path / "a.aiff", bytes(content), message)
 
 
+@pytest.mark.parametrize("file_format", ["RF64", "AU"])
+def test_rf64_and_au_that_go_on_after_their_length(tmp_path: Path, file_format: str):
+    soundfile.write(tmp_path / "a", noise(16).astype(np.int16).T, 44_100, format=file_format, subtype="PCM_16")
+    content = (tmp_path / "a").read_bytes()
+    message = f"a: its header promises {len(content)} bytes, and it has {2 * len(content)}: the length is wrong"
+    refused(tmp_path / "a", content * 2, message)
+
+
 @pytest.mark.parametrize("promised", [500, 5000])
 def test_aiff_of_two_lengths(tmp_path: Path, promised: int):
     content = aiff(noise(16))

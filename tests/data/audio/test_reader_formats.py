@@ -327,6 +327,21 @@ def test_wav_with_a_tag_behind_its_chunks(tmp_path: Path, tail: bytes):
     np.testing.assert_array_equal(read(tmp_path / "a.wav"), noise(16))
 
 
+@pytest.mark.parametrize("num_frames", [1000, 999])
+@pytest.mark.parametrize("bits", [16, 24])
+def test_w64_with_a_chunk_behind_its_samples(tmp_path: Path, num_frames: int, bits: int):
+    pcm = noise(bits, num_frames=num_frames)
+    left = (pcm << (32 - bits)).astype(np.int32).T
+    soundfile.write(tmp_path / "a.w64", left, 44_100, format="W64", subtype=f"PCM_{bits}")
+    content = bytearray((tmp_path / "a.w64").read_bytes())
+    size = content.index(b"data") + 16
+    content[size : size + 8] = struct.pack("<Q", 24 + num_frames * 2 * bits // 8)  # libsndfile counts its padding
+    marker = b"levl" + bytes.fromhex("f3acd3118cd100c04f8edb8a") + struct.pack("<Q", 24 + 104) + bytes(104)
+    (tmp_path / "a.w64").write_bytes(content.ljust(-(-len(content) // 8) * 8, b"\0") + marker)
+    np.testing.assert_array_equal(read(tmp_path / "a.w64"), pcm)
+    assert_random_reads_equal_slices(tmp_path / "a.w64", pcm, count=8)
+
+
 # -- floating point
 
 
