@@ -45,6 +45,7 @@ _TWO_LENGTHS = r"from 'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* c
 _VALID_BITS_NOTE = r"^\s*Valid Bits\s*: (\d+)"
 _DEPTH_NOTE = r"^\s*(?:Bit Width|Sample Size)\s*: (\d+)"
 _W64_HEADER_BYTES = 24  # of a chunk; its size counts them
+_MOST_CHUNKS = 10_000
 _BLOCK_FRAMES = 1 << 18
 
 
@@ -143,10 +144,11 @@ def _info(raw: RawFile, file: Any, float_bits: int | None) -> AudioInfo:
     _check_end(raw, log)
     if raw.head.startswith(b"fLaC") and not ends_as_promised(raw, stream_info(raw.head[8:42])):
         raise NotForSndfileError("the last frame is not where the header says")
-    if file.frames == 0:
+    num_frames = _w64_frames(raw, file) if file.format == "W64" else file.frames
+    if num_frames == 0:
         raise AudioReadError(f"{raw.path}: has no samples in it (0 frames)")
     return AudioInfo(
-        num_frames=_w64_frames(file, log) if file.format == "W64" else file.frames,
+        num_frames=num_frames,
         sample_rate_hz=file.samplerate,
         bits=_valid_bits(log, bits) if subtype.startswith("PCM") else bits,
         num_channels=file.channels,
@@ -194,10 +196,19 @@ def _check_end(raw: RawFile, log: str) -> None:
         )
 
 
-def _w64_frames(file: Any, log: str) -> int:
-    """The frames in a W64's data chunk. libsndfile counts to the end of the file, whatever chunks follow."""
-    note = re.search(r"^data : (\d+)$", log, re.M)
+def _w64_frames(raw: RawFile, file: Any) -> int:
+    """The frames in a W64's data chunk. libsndfile counts to the end of the file, whatever chunks follow.
+
+    A chunk is a name of 16 bytes, a size of 8 that counts both, and zeros up to a multiple of 8.
+    """
     frame_bytes = file.channels * {"FLOAT": 4, "DOUBLE": 8}.get(file.subtype, _BITS.get(file.subtype, 0) // 8)
-    if note is None or not frame_bytes or int(note[1]) <= _W64_HEADER_BYTES:
-        return file.frames
-    return min(file.frames, (int(note[1]) - _W64_HEADER_BYTES) // frame_bytes)
+    start = 40
+    for _ in range(_MOST_CHUNKS if frame_bytes else 0):
+        header = raw.peek(start, _W64_HEADER_BYTES)
+        size = int.from_bytes(header[16:], "little")
+        if len(header) < _W64_HEADER_BYTES or size < _W64_HEADER_BYTES:
+            break
+        if header.startswith(b"data"):
+            return min(file.frames, (size - _W64_HEADER_BYTES) // frame_bytes)
+        start += -(-size // 8) * 8
+    return file.frames

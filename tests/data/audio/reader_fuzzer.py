@@ -34,6 +34,7 @@ def seed_files() -> dict[str, bytes]:
     for name, subtype in {"a.wav": "PCM_16", "b.wav": "PCM_24", "c.wav": "FLOAT", "a.flac": "PCM_16"}.items():
         files[name] = _sndfile(smooth, name.split(".")[1].upper(), subtype)
     files["ext.wav"] = _sndfile(smooth, "WAVEX", "PCM_24")
+    files["a.w64"] = _sndfile(smooth, "W64", "PCM_16")
     files["a.aiff"] = _sndfile(smooth, "AIFF", "PCM_16")
     for name, codec, container in (
         ("a.mp3", "libmp3lame", "mp3"),
