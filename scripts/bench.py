@@ -1,11 +1,15 @@
 """Measure Waveschool against the plain code that a user would write instead.
 
     python scripts/bench.py trainer [-opt experiments/stereo_lm.yml] [key.sub=value ...] [--json FILE]
+    python scripts/bench.py data [--path DIR] [--json FILE]
 
 ``trainer`` compares one training step of the trainer with a bare hand-written loop over the same network, optimizer
 and batches: the tensor operations of a step (counted), the waits for the device between two log steps (counted), and
 the wall clock. The clock of a shared machine wanders, so bare loop, trainer and bare loop again take turns, and the
 ratio of the two bare loops (A/A) is printed beside: a difference within its spread is not one.
+
+``data`` compares reading random chunks with what one would write with soundfile, in the same manner, and says whether
+the project's targets are reached; see scripts/bench_data.py. Without --path it makes its audio itself.
 """
 
 import argparse
@@ -22,6 +26,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from bench_data import bench_data
+from bench_rounds import quartiles
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes.experiment import load_experiment
@@ -164,12 +170,6 @@ def race(
     }
 
 
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return [low, middle, high]
-
-
 def report(result: dict[str, Any]) -> None:
     """Print the figures."""
     print(f"operations a step: bare {result['operations_bare']}, trainer {result['operations_trainer']}")
@@ -187,13 +187,19 @@ def report(result: dict[str, Any]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["trainer"])
+    parser.add_argument("what", choices=["trainer", "data"])
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     parser.add_argument("-opt", type=Path, default=Path(__file__).parents[1] / "experiments" / "stereo_lm.yml")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    data = parser.add_argument_group("of data only")
+    data.add_argument("--path", type=Path, metavar="DIR", help="16-bit stereo WAV files, all of one sample rate")
+    data.add_argument("--chunk-seconds", type=float, default=2.0, help="length of a chunk")
+    data.add_argument("--file-seconds", type=float, default=60.0, help="length of each of the six files that are made")
+    data.add_argument("--reads", type=int, default=256, help="chunks that are read at a turn")
+    data.add_argument("--steps", type=int, default=60, help="training steps that wait for data")
     arguments = parser.parse_intermixed_args()
-    result = bench_trainer(arguments)
+    result = {"trainer": bench_trainer, "data": bench_data}[arguments.what](arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -84,6 +84,8 @@ def open_plain_wav(audio: AudioFile) -> PlainWav | None:
         file = io.FileIO(audio.path)
         first_byte = _first_byte(os.pread(file.fileno(), _HEAD_BYTES, 0))
         plain = PlainWav(audio.path, file, first_byte or 0, audio.info.num_channels)
+        if hasattr(os, "posix_fadvise"):  # chunks are taken here and there: reading ahead fetches what nobody wants
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         if first_byte is not None and _agree(plain, audio):
             file = None  # it is plain's now
             return plain
@@ -127,7 +129,11 @@ def _agree(plain: PlainWav, audio: AudioFile) -> bool:
 
 
 def _split_pairs(block: np.ndarray, pcm: np.ndarray) -> None:
-    """Interleaved L0 R0 L1 R1 ... to (2, n): as halves of 32-bit words twice as fast as by steps of two."""
+    """Interleaved L0 R0 L1 R1 ... to (2, n), as halves of 32-bit words: much faster than by steps of two.
+
+    ``block`` is written over.
+    """
     pairs = block.view(np.int32)
     pcm[0] = pairs  # keeps the lower half, the left channel
-    np.right_shift(pairs, 16, out=pcm[1], casting="unsafe")
+    pairs >>= 16
+    pcm[1] = pairs
