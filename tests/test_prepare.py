@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from codes.data.audio import preview
+from codes.data.audio.birdvox import BirdvoxDataset
+from codes.data.audio.published_layout import LayoutError
 from codes.data.audio.reader import read
 from codes.data.prepare import Preparation, main
 from tests.data.audio import published_corpora as corpora
@@ -114,6 +116,23 @@ def test_parts_cuts_and_kept_archives(site: Site, tmp_path: Path, capsys: pytest
     assert sorted(path.name for path in (tmp_path / "place").iterdir()) == ["LibriSpeech", "dev-clean.tar.gz"]
     with pytest.raises(SystemExit):
         main(preparation, [str(tmp_path), "--parts", "train-clean"])
+
+
+def test_units_of_the_full_night(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "source").mkdir()
+    pcm = corpora.birdvox_full_night(tmp_path / "source")
+    for path in (tmp_path / "source").iterdir():
+        site.files[f"/{path.name}"] = path.read_bytes()
+    place = tmp_path / "place"
+    assert main(script("birdvox").PREPARATION, [str(place), "--url", site.url, "--parts", "unit01", "unit02"]) == 0
+    assert len(site.asked) == 4
+    data = BirdvoxDataset(path=place, phase="val", val_fraction=1.0, chunk_frames=24_000)
+    items = [data.item(index, np.random.default_rng(0)) for index in range(2)]
+    assert [(item["unit"], item["label"]) for item in items] == [(1, 1), (2, 0)]
+    np.testing.assert_array_equal(items[0]["wav"], pcm[1])
+    (place / "BirdVox-DCASE-20k").mkdir()
+    with pytest.raises(LayoutError, match="found both BirdVox-full-night/ and BirdVox-DCASE-20k/: name one of the two"):
+        BirdvoxDataset(path=place)
 
 
 def test_failures_have_a_line_and_a_status(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

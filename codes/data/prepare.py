@@ -19,7 +19,7 @@ class Download:
     """A file of a corpus.
 
     Args:
-        part: what it is called on the command line.
+        part: what it is called on the command line; files of one name belong together.
         remote: where it is.
         into: the folder below DIR that it goes to; "" for DIR itself.
         gives: a path below DIR that is there once it is done.
@@ -66,7 +66,7 @@ def main(preparation: Preparation, arguments: Sequence[str] | None = None) -> in
     if options.folder is None:
         print(f"prepare_{preparation.script}.py: error: name the folder to download into", file=sys.stderr)
         return 2
-    wanted = options.parts or preparation.default or [download.part for download in preparation.downloads]
+    wanted = options.parts or preparation.default or _parts(preparation)
     print(f"{preparation.name}: {preparation.licence}")
     try:
         for item in preparation.downloads:
@@ -81,7 +81,7 @@ def main(preparation: Preparation, arguments: Sequence[str] | None = None) -> in
 
 
 def _parser(preparation: Preparation) -> argparse.ArgumentParser:
-    parts = [download.part for download in preparation.downloads]
+    parts = _parts(preparation)
     default = ", ".join(preparation.default or parts)
     parser = argparse.ArgumentParser(
         prog=f"prepare_{preparation.script}.py",
@@ -102,12 +102,16 @@ def _parser(preparation: Preparation) -> argparse.ArgumentParser:
     return parser
 
 
+def _parts(preparation: Preparation) -> list[str]:
+    return list(dict.fromkeys(item.part for item in preparation.downloads))
+
+
 def _prepare(item: Download, options: argparse.Namespace) -> None:
     """Download and unpack one file, unless that is done already."""
     folder: Path = options.folder
     target = folder / item.into
     if (folder / item.gives).exists():
-        print(f"{item.part}: is there already: {folder / item.gives}")
+        print(f"{folder / item.gives}: is there already")
         return
     remote = item.remote
     if options.url:
@@ -124,4 +128,4 @@ def _prepare(item: Download, options: argparse.Namespace) -> None:
             archive.unlink()
     if not (folder / item.gives).exists():
         raise ArchiveError(f"{remote.url} is not what it was: {item.gives} is not in {folder} after unpacking it")
-    print(f"{item.part}: {folder / item.gives}")
+    print(folder / item.gives)

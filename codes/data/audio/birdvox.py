@@ -5,7 +5,7 @@
 To be had at https://zenodo.org/records/1205569 (BirdVox-full-night: CC BY 4.0; six FLAC files, 62 hours, 24,000 Hz,
 mono, with the times of 35,402 calls) or https://zenodo.org/records/1208080 (BirdVox-DCASE-20k, cut from it: CC BY 4.0;
 15.4 GB packed; 20,000 WAV files of ten seconds, resampled to 44,100 Hz, mono).
-``python scripts/prepare_birdvox.py DIR`` downloads the second. The layouts are::
+``python scripts/prepare_birdvox.py DIR`` downloads them. The layouts are::
 
     BirdVox-full-night_flac-audio_unit01.flac  and  BirdVox-full-night_csv-annotations_unit01.csv   Time (s),...
     wav/NAME.wav  and, where there is one, a table *.csv                       itemid,datasetid,hasbird
@@ -31,7 +31,7 @@ BIRDVOX = Corpus(
     name="BirdVox",
     home="https://zenodo.org/records/1205569 (full night) and https://zenodo.org/records/1208080 (20k)",
     layout="BirdVox-full-night_flac-audio_unitNN.flac, or wav/*.wav of BirdVox-DCASE-20k",
-    get="python scripts/prepare_birdvox.py DIR downloads the 20k (CC BY 4.0, 15.4 GB)",
+    get="python scripts/prepare_birdvox.py DIR downloads the 20k (CC BY 4.0, 15.4 GB), or the units that are named",
 )
 
 
@@ -60,6 +60,8 @@ class BirdvoxDataset(PublishedDataset):
 
     def folders(self, root: Path) -> list[Path]:
         """The folder of the units, or wav/; the annotations beside it are read."""
+        if (root / "BirdVox-full-night").is_dir() and (root / "BirdVox-DCASE-20k").is_dir():
+            raise self.corpus.error(root, "found both BirdVox-full-night/ and BirdVox-DCASE-20k/: name one of the two")
         for folder in (root, root / "BirdVox-full-night", root / "BirdVox-DCASE-20k"):
             names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
             if any(_UNIT_AUDIO.fullmatch(name) for name in names):
