@@ -361,8 +361,15 @@ class _Unclosed:
     def __init__(self, raw: RawFile) -> None:
         self.name = "audio" + raw.path.suffix.encode("ascii", "replace").decode()
         self.read = raw.file.read
-        self.seek = raw.file.seek
         self.tell = raw.file.tell
+        self._seek = raw.file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """-1 for a place that cannot be, as broken files name: of an error PyAV would print the trace."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, OverflowError):
+            return -1
 
 
 def _kind(frame: Any) -> tuple[int, int, str]:

@@ -50,6 +50,8 @@ class RawFile:
         """Bytes from ``start`` on, fewer at the end; the file stands where it stood, as its decoder relies on that."""
         if start + num_bytes <= len(self.head):
             return self.head[start : start + num_bytes]
+        if start >= self.size_bytes:  # a place beyond 2^63, which broken files name, cannot even be sought
+            return b""
         place = self.file.tell()
         self.file.seek(start)
         found = self.file.read(num_bytes)
