@@ -156,3 +156,13 @@ def test_what_is_no_archive(tmp_path: Path):
         extract(tmp_path / "missing", tmp_path / "place", most_bytes=10**6)
     with pytest.raises(ArchiveError, match="cannot be written: "):
         extract(tmp_path / "archive", tmp_path / "archive" / "below", most_bytes=10**6)
+
+
+@pytest.mark.parametrize("says", [10, 2_000_000])
+def test_a_zip_that_lies_about_a_length(tmp_path: Path, says: int):
+    archive = zipped(tmp_path / "archive", {"a": bytes(600_000)})
+    length, lie = (600_000).to_bytes(4, "little"), says.to_bytes(4, "little")
+    archive.write_bytes(archive.read_bytes().replace(length, lie))
+    with pytest.raises(ArchiveError, match="is broken or cut: "):
+        extract(archive, tmp_path / "place", most_bytes=10**7)
+    assert not (tmp_path / "place").exists()
