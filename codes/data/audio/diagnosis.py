@@ -44,6 +44,7 @@ class Finding:
         severity: "error": training would stop or be wrong; "warning": the quality suffers; "note": good to know.
         what: what is wrong.
         advice: what to do, with the option of the YAML that does it.
+        option: that option alone, as in "on_error: skip"; "" where none helps.
         files: the files that it is about; none where it is about all.
         values: the figures behind it.
     """
@@ -52,6 +53,7 @@ class Finding:
     severity: Severity
     what: str
     advice: str
+    option: str = ""
     files: tuple[Path, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -141,10 +143,15 @@ class Diagnosis:
 
     def name(self, path: Path) -> str:
         """A file as people should see it: its path below the folder that was examined."""
-        for root in self.roots:
-            if path.is_relative_to(root) and path != root:
-                return path.relative_to(root).as_posix()
-        return str(path)
+        return name_below(self.roots, path)
+
+
+def name_below(roots: list[Path], path: Path) -> str:
+    """A path below the first of these folders that it lies in, "/" between parts; as it is where it lies in none."""
+    for root in roots:
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
+    return str(path)
 
 
 def in_order(findings: list[Finding]) -> list[Finding]:
@@ -157,7 +164,7 @@ def verdict(diagnosis: Diagnosis, *, strict: bool = False) -> str:
     """In words: whether it is safe to train, and what to change."""
     errors, warnings = diagnosis.count("error"), diagnosis.count("warning")
     if errors:
-        return f"Not safe to train: {_counted(errors, 'error')}. Change first: {_changes(diagnosis, 'error')}."
+        return f"Not safe to train: {_counted(errors, 'error')}. Change: {_changes(diagnosis)}."
     sound = f"all {len(diagnosis.readable)} readable files decode to their end"
     if not warnings:
         return f"Safe to train: {sound}, and no problem was found."
@@ -171,9 +178,14 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _changes(diagnosis: Diagnosis, severity: Severity) -> str:
-    advices = dict.fromkeys(finding.advice for finding in diagnosis.findings if finding.severity == severity)
-    return "; ".join(advice.rstrip(".") for advice in advices)
+def _changes(diagnosis: Diagnosis) -> str:
+    """The options that undo the errors, and how many errors each; the advice where no option does."""
+    changes: dict[str, int] = {}
+    for finding in diagnosis.findings:
+        if finding.severity == "error":
+            change = finding.option or finding.advice
+            changes[change] = changes.get(change, 0) + 1
+    return "; ".join(f"{change} ({_counted(count, 'error')})" for change, count in changes.items())
 
 
 def _kinds(diagnosis: Diagnosis, severity: Severity) -> str:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from codes.data.audio.diagnosis import Diagnosis, FileReport, Plan, in_order
+from codes.data.audio.diagnosis import Diagnosis, FileReport, Plan, in_order, name_below
 from codes.data.audio.doctor_collection import collection_findings, with_sides
 from codes.data.audio.doctor_findings import error_finding, file_findings
 from codes.data.audio.doctor_json import write_json
@@ -26,7 +26,7 @@ from codes.data.audio.doctor_measure import Measures, measure
 from codes.data.audio.doctor_picture import picture
 from codes.data.audio.doctor_text import print_diagnosis, printable
 from codes.data.audio.file_progress import FileProgress
-from codes.data.audio.index import Index, build_index
+from codes.data.audio.index import build_index
 from codes.data.audio.index_entry import IndexEntry
 from codes.data.audio.picture import save_png
 from codes.data.audio.reader import AudioReadError
@@ -58,12 +58,17 @@ def diagnose(
     index = build_index(paths, workers=workers, progress=progress, float_bits=plan.float_bits)
     if not index.entries and not index.errors:
         raise ValueError(no_audio_message(paths, index.left_out))
-    files, findings = with_sides(_examine(index, plan, workers or os.cpu_count() or 1, progress), plan)
+    roots = [Path(path).expanduser().absolute() for path in paths]
+    bad = [
+        FileReport(path=path, relative=name_below(roots, path), error=message) for path, message in index.errors.items()
+    ]
+    examined = _examine(index.entries, plan, workers or os.cpu_count() or 1, progress)
+    files, findings = with_sides([*bad, *examined], plan)
     for file in files:
         findings += [error_finding(file.path, file.error, plan)] if file.error is not None else file_findings(file)
     findings += collection_findings(files, index.left_out, index.notes, plan)
     return Diagnosis(
-        roots=[Path(path).expanduser().absolute() for path in paths],
+        roots=roots,
         plan=plan,
         files=files,
         findings=in_order(findings),
@@ -72,7 +77,7 @@ def diagnose(
     )
 
 
-def _examine(index: Index, plan: Plan, workers: int, progress: bool) -> list[FileReport]:
+def _examine(entries: list[IndexEntry], plan: Plan, workers: int, progress: bool) -> list[FileReport]:
     """Decode what has a header that can be read; threads do, as decoders and numpy let each other work."""
 
     def examine(entry: IndexEntry) -> Measures | AudioReadError:
@@ -83,15 +88,12 @@ def _examine(index: Index, plan: Plan, workers: int, progress: bool) -> list[Fil
         finally:
             bar.advance()
 
-    files = [FileReport(path=path, relative=path.name, error=message) for path, message in index.errors.items()]
-    with FileProgress("examining", len(index.entries), shown=progress) as bar, ThreadPoolExecutor(workers) as pool:
+    with FileProgress("examining", len(entries), shown=progress) as bar, ThreadPoolExecutor(workers) as pool:
         try:
-            for entry, result in zip(index.entries, pool.map(examine, index.entries), strict=True):
-                files.append(_report(entry, result))
+            return [_report(entry, result) for entry, result in zip(entries, pool.map(examine, entries), strict=True)]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return files
 
 
 def _report(entry: IndexEntry, result: Measures | AudioReadError) -> FileReport:

@@ -23,7 +23,8 @@ def with_sides(files: list[FileReport], plan: Plan) -> tuple[list[FileReport], l
         train, val = plan.split.files(found)
     except ValueError as error:
         advice = "split: interval holds out a stretch of each file; val_fraction: 0 takes no validation"
-        return files, [Finding(kind="no_split", severity="error", what=str(error), advice=advice)]
+        option = "split: interval"
+        return files, [Finding(kind="no_split", severity="error", what=str(error), advice=advice, option=option)]
     in_train, in_val = {file.path for file in train}, {file.path for file in val}
 
     def side(path: Path) -> Side:
@@ -60,13 +61,11 @@ def _rates(files: Sequence[FileReport], plan: Plan) -> list[Finding]:
     what = ", ".join(f"{count} of {rate} Hz" for rate, count in sorted(counts.items()))
     paths = tuple(file.path for file in files if file.info and file.info.sample_rate_hz in odd)
     values = {"counts": {str(rate): count for rate, count in sorted(counts.items())}}
-    if plan.sample_rate_hz is not None:
-        advice = f"sample_rate: {plan.sample_rate_hz} resamples the others; other_rates: skip leaves them out"
-        return [Finding(kind="mixed_rates", severity="note", what=what, advice=advice, files=paths, values=values)]
-    advice = (
-        f"sample_rate: {counts.most_common(1)[0][0]} resamples the others; with other_rates: skip they are left out"
-    )
-    return [Finding(kind="mixed_rates", severity="error", what=what, advice=advice, files=paths, values=values)]
+    option = f"sample_rate: {plan.sample_rate_hz or counts.most_common(1)[0][0]}"
+    advice = f"{option} resamples the others; with other_rates: skip they are left out"
+    severity = "error" if plan.sample_rate_hz is None else "note"
+    kind = "mixed_rates"
+    return [Finding(kind=kind, severity=severity, what=what, advice=advice, option=option, files=paths, values=values)]
 
 
 def _channels(files: Sequence[FileReport], plan: Plan) -> list[Finding]:
@@ -83,6 +82,7 @@ def _channels(files: Sequence[FileReport], plan: Plan) -> list[Finding]:
             severity="note" if plan.other_channels == "skip" or plan.channels == "any" else "error",
             what=what,
             advice="channels: mono, each or duplicate takes them all, or other_channels: skip leaves some out",
+            option="other_channels: skip",
             files=tuple(file.path for file in files if file.info and file.info.num_channels != common),
             values={"counts": {str(channels): count for channels, count in sorted(counts.items())}},
         )

@@ -44,7 +44,8 @@ def error_finding(path: Path, message: str, plan: Plan) -> Finding:
     kind = next((kind for pattern, kind in _ERROR_KINDS.items() if re.search(pattern, message)), "broken")
     what = message.removeprefix(f"{path}: ")
     severity: Severity = "error" if plan.on_error == "fail" else "warning"
-    return Finding(kind=kind, severity=severity, what=what, advice=_ERROR_ADVICE[kind], files=(path,))
+    option = "float_bits: 24" if kind == "floating_point" else "on_error: skip"
+    return Finding(kind=kind, severity=severity, what=what, advice=_ERROR_ADVICE[kind], option=option, files=(path,))
 
 
 def file_findings(file: FileReport) -> list[Finding]:
@@ -66,8 +67,9 @@ def file_findings(file: FileReport) -> list[Finding]:
     return found if info.lossy else [*found, *_depth(file, info, measures)]
 
 
-def _warning(file: FileReport, kind: str, what: str, advice: str, **values: Any) -> Finding:
-    return Finding(kind=kind, severity="warning", what=what, advice=advice, files=(file.path,), values=values)
+def _warning(file: FileReport, kind: str, what: str, advice: str, option: str = "", **values: Any) -> Finding:
+    files = (file.path,)
+    return Finding(kind=kind, severity="warning", what=what, advice=advice, option=option, files=files, values=values)
 
 
 def _note(file: FileReport, kind: str, what: str, advice: str, **values: Any) -> Finding:
@@ -101,12 +103,13 @@ def _channels(file: FileReport, info: AudioInfo, measures: Measures) -> list[Fin
     found = []
     for channel in measures.dead_channels:
         others = [other for other in range(info.num_channels) if other not in measures.dead_channels]
-        advice = f"channels: {{select: {others}}} takes the others"
-        found.append(_warning(file, "dead_channel", f"channel {channel} never changes", advice, channel=channel))
+        what, option = f"channel {channel} never changes", f"channels: {{select: {others}}}"
+        found.append(_warning(file, "dead_channel", what, f"{option} takes the others", option, channel=channel))
     for i, j, gain in measures.equal_channels:
         what = f"channels {i} and {j} {_alike(gain)}"
-        advice = "channels: {select: [0]} takes one of them" if info.num_channels == 2 else "take one of them"
-        found.append(_warning(file, "fake_stereo", what, advice, channels=[i, j], gain=gain))
+        option = f"channels: {{select: {[c for c in range(info.num_channels) if c != j]}}}"
+        advice = f"{option} takes one of them"
+        found.append(_warning(file, "fake_stereo", what, advice, option, channels=[i, j], gain=gain))
     return found
 
 
@@ -137,10 +140,11 @@ def _band(file: FileReport, info: AudioInfo, band: Band) -> list[Finding]:
     if band.edge_hz >= UPSAMPLED_SHARE * nyquist_hz or info.lossy:
         return [_note(file, "band_limited", what, "nothing, if you know it", **values)]
     enough_hz = next((rate for rate in _STANDARD_RATES_HZ if rate / 2 >= band.edge_hz), info.sample_rate_hz)
-    advice = "it was coded lossily or filtered: find the original"
-    if enough_hz < info.sample_rate_hz:
-        advice = f"it was upsampled or coded lossily: sample_rate: {enough_hz} keeps all of it, or find the original"
-    return [_warning(file, "band_limited", what, advice, **values)]
+    if enough_hz >= info.sample_rate_hz:
+        return [_warning(file, "band_limited", what, "it was coded lossily or filtered: find the original", **values)]
+    option = f"sample_rate: {enough_hz}"
+    advice = f"it was upsampled or coded lossily: {option} keeps all of it, or find the original"
+    return [_warning(file, "band_limited", what, advice, option, **values)]
 
 
 def _depth(file: FileReport, info: AudioInfo, measures: Measures) -> list[Finding]:
@@ -150,8 +154,9 @@ def _depth(file: FileReport, info: AudioInfo, measures: Measures) -> list[Findin
         lowest = "the lowest bit is" if zeros == 1 else f"the lowest {zeros} bits are"
         what = f"{info.bits} bits, of which {lowest} always zero: {measures.real_bits} real bits"
         fitting = max(8, measures.real_bits)
-        advice = f"bits: {fitting} loses nothing" if fitting < info.bits else "nothing, if you know it"
-        return [_warning(file, "padded_bits", what, advice, bits=info.bits, real_bits=measures.real_bits)]
+        option = f"bits: {fitting}" if fitting < info.bits else ""
+        advice = f"{option} loses nothing" if option else "nothing, if you know it"
+        return [_warning(file, "padded_bits", what, advice, option, bits=info.bits, real_bits=measures.real_bits)]
     values, step = measures.num_values, measures.grid_step
     if step < COARSE_STEP:
         return []

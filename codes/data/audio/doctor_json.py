@@ -9,7 +9,8 @@ Keys of the whole:
 - ``seconds``, ``wall_seconds``: duration of all files, and what the examination took
 - ``durations``: seconds by ``sample_rate_hz``, ``bits``, ``num_channels``, ``format``, {"44100": seconds, ...} each
 - ``plan``: ``split``, ``sample_rate_hz``, ``on_error``, ``other_channels``, ``channels``, ``float_bits``
-- ``findings``: the worst first, each with ``kind``, ``severity``, ``what``, ``advice``, ``files`` (paths), ``values``
+- ``findings``: the worst first, each with ``kind``, ``severity``, ``what``, ``advice``, ``option`` (the YAML's, or ""),
+  ``files`` (paths) and ``values`` (the figures behind it)
 - ``left_out``: reason -> paths
 - ``files``: each with ``path``, ``relative``, ``size_bytes``, ``content_hash`` (SHA-256 of its bytes), ``side`` (train,
   val, both, none), ``error`` (null, or why it cannot be read), ``info`` and ``measures`` (null where they are unknown)

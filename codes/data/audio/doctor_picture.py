@@ -19,7 +19,7 @@ _PLOT = (70, 44, 14, 40)  # margins within a panel: left, top, right, bottom
 _PAPER, _PLOT_PAPER, _INK, _FAINT = (14, 13, 22), (24, 22, 36), (232, 230, 238), (134, 130, 150)
 _SEVERITY = {"error": (236, 72, 84), "warning": (247, 168, 76), "note": (104, 160, 214)}
 _GOOD = (104, 196, 140)
-_MOST_BARS = 10
+_MOST_BARS = 14
 _DOT = 4  # pixels
 _ROUND_SECONDS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
 
@@ -183,12 +183,13 @@ def _kinds(panel: _Panel, diagnosis: Diagnosis) -> None:
         _text(panel.draw, (panel.x(0.4), panel.y(0.5)), "nothing was found", 15, _GOOD, "mm")
         return
     left, most = panel.corner[0] + 268, max(tally.values())
+    pitch = min(29.0, (panel.bottom - panel.top) / min(len(tally), _MOST_BARS))
     for number, ((severity, title), count) in enumerate(list(tally.items())[:_MOST_BARS]):
-        top = panel.top + 4 + number * 29
+        top = panel.top + 4 + number * pitch
         right = left + max(4.0, (panel.right - 40 - left) * count / most)
-        _text(panel.draw, (left - 10, top + 10), title, 13, _INK, "rm")
-        panel.draw.rectangle((left, top, right, top + 20), fill=_SEVERITY[severity])
-        _text(panel.draw, (right + 8, top + 10), str(count), 13, _INK, "lm")
+        _text(panel.draw, (left - 10, top + 0.35 * pitch), title, 13, _INK, "rm")
+        panel.draw.rectangle((left, top, right, top + 0.7 * pitch), fill=_SEVERITY[severity])
+        _text(panel.draw, (right + 8, top + 0.35 * pitch), str(count), 13, _INK, "lm")
     if len(tally) > _MOST_BARS:
         more = f"and {len(tally) - _MOST_BARS} more kinds"
-        _text(panel.draw, (left, panel.top + 8 + _MOST_BARS * 29), more, 13, _FAINT)
+        _text(panel.draw, (left, panel.bottom + 8), more, 13, _FAINT)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from codes.data.audio.doctor_json import as_record
 from codes.data.audio.doctor_text import print_diagnosis
 from codes.data.audio.resample import resample
 from codes.data.audio.splits import Split
+from codes.data.audio.stereo_chunk import StereoChunkDataset
 from tests.data.audio.coded_audio import tones, write_coded
 from tests.data.audio.doctor_folders import RATE_HZ, music, noise, write, write_broken
 
@@ -87,7 +89,7 @@ def test_folder_with_nothing_but_broken_files(tmp_path: Path):
     (tmp_path / "a.wav").write_bytes(b"")
     diagnosis = diagnose([tmp_path])
     assert only(diagnosis).kind == "empty"
-    assert verdict(diagnosis).startswith("Not safe to train: 1 error. Change first: delete it, or get it again")
+    assert verdict(diagnosis) == "Not safe to train: 1 error. Change: on_error: skip (1 error)."
 
 
 # -- clean files
@@ -394,6 +396,58 @@ def test_left_out_files_are_noted(tmp_path: Path):
     assert (finding.kind, finding.severity, finding.what) == ("left_out", "note", "1 not audio by its name (.jpg)")
 
 
+# -- what it says is what datasets do
+
+
+def _mixed(folder: Path, case: str) -> None:
+    for seed in range(4):
+        write(folder / f"{seed}.wav", noise(seed))
+    if case == "rates":
+        write(folder / "odd.wav", noise(9), 22_050)
+    if case == "channels":
+        write(folder / "odd.wav", noise(9, num_channels=1))
+    if case == "text":
+        (folder / "odd.wav").write_text("text" * 100)
+    if case == "float":
+        soundfile.write(folder / "odd.wav", noise(9).T / 32768.0, RATE_HZ, "FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("case", "plan", "options"),
+    [
+        ("rates", {"sample_rate_hz": 44_100}, {"sample_rate": 44_100}),
+        ("channels", {"other_channels": "skip"}, {"other_channels": "skip"}),
+        ("channels", {"channels": "any"}, {"channels": "duplicate"}),
+        ("text", {"on_error": "skip"}, {"on_error": "skip"}),
+        ("float", {"float_bits": 24}, {"float_bits": 24}),
+    ],
+)
+def test_errors_stop_a_dataset_and_the_advised_option_helps_both(
+    tmp_path: Path, case: str, plan: dict[str, Any], options: dict[str, Any]
+):
+    folder = tmp_path / "sound"
+    _mixed(folder, case)
+    common = {"chunk_frames": 1000, "cache_folder": tmp_path / "cache", "index": tmp_path / "index.jsonl"}
+    before = diagnose([folder])
+    assert not before.is_safe()
+    advised = ", ".join(f"{finding.option} {finding.advice}" for finding in before.findings)
+    assert all(f"{name}: " in advised and str(value) in advised for name, value in options.items())
+    with pytest.raises((ValueError, OSError)):
+        StereoChunkDataset(path=[folder], **common)
+    assert diagnose([folder], plan=Plan(**plan)).is_safe()
+    assert len(StereoChunkDataset(path=[folder], **common, **options)) > 0
+
+
+def test_sides_are_those_of_a_dataset(tmp_path: Path):
+    folder = tmp_path / "sound"
+    _mixed(folder, "none")
+    sides = {file.path.name: file.side for file in diagnose([folder]).files}
+    for phase in ("train", "val"):
+        dataset = StereoChunkDataset(path=[folder], chunk_frames=1000, phase=phase, index=tmp_path / "index.jsonl")
+        names = {recording.file.path.name for recording in dataset.recordings}
+        assert names == {name for name, side in sides.items() if side == phase}
+
+
 # -- the command
 
 
@@ -409,11 +463,13 @@ def test_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "found     9 files, " in printed
     assert "error: truncated (2)\n  get it again; on_error: skip leaves such files out\n" in printed
     assert "    nothing.wav  is empty (0 bytes)\n" in printed
-    assert printed.splitlines()[-1].startswith("Not safe to train: 8 errors. Change first: ")
+    changes = "on_error: skip (7 errors); float_bits: 24 (1 error)"
+    assert printed.splitlines()[-1] == f"Not safe to train: 8 errors. Change: {changes}."
     record = json.loads(report.read_text())
     assert record["safe"] is False
     assert record["counts"] == {"error": 8, "warning": 0, "note": 0}
     assert record["durations"]["sample_rate_hz"] == {"44100": 2.0}
+    assert {finding["option"] for finding in record["findings"]} == {"on_error: skip", "float_bits: 24"}
     good = next(file for file in record["files"] if file["relative"] == "good.wav")
     assert good["info"]["num_frames"] == 44_100
     assert good["measures"]["peak"] == pytest.approx(np.abs(noise(1)).max() / 32768)
