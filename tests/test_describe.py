@@ -18,7 +18,8 @@ def test_everything_is_listed() -> None:
 
 def test_one_kind() -> None:
     text = listing("datasets")
-    assert text.startswith("datasets:\n  stereo_chunk ")
+    assert text.startswith("datasets:\n  ")
+    assert "\n  stereo_chunk " in text
     assert "gpt" not in text
 
 

@@ -160,7 +160,8 @@ def test_every_option_of_every_class_is_documented_and_understood() -> None:
     from codes.convert import KINDS, describe
 
     for kind in KINDS:
-        for name, cls in registry.classes(kind).items():
+        built_in = {name: cls for name, cls in registry.classes(kind).items() if cls.__module__.startswith("codes.")}
+        for name, cls in built_in.items():
             assert registry.summary(cls), f"{kind} {name} has no docstring"
             for option in registry.options_of(cls).values():
                 assert option.doc, f"{kind} {name}: {option.name} has no line under Args"
