@@ -11,7 +11,7 @@ import numpy as np
 NO_MODEL = bytes(32)  # the model hash of a codec without a model
 NO_FINGERPRINT = bytes(16)
 
-# What a packet calls its codec. Raw and linear belong to the format and need nothing else.
+# What a file's header calls its codecs. Raw and linear belong to the format: no header lists them.
 CODEC_NUMBERS = {"raw": 0, "linear": 1, "residual": 2, "tokens": 3}
 CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
 PROFILES = ("exact", "fast")
@@ -24,6 +24,8 @@ class BlockCodec(Protocol):
         name: a key of `CODEC_NUMBERS`.
         profile: "exact": decodes to the same integers on every machine; "fast": on the same software only, which
             `fingerprint` tells.
+
+    A codec may also have an attribute ``channel_bits``: how many bits each channel took in the last `encode`.
     """
 
     name: str

@@ -1,0 +1,309 @@
+"""Read a coded file: check every byte of it, name what is damaged by block and time, and decode the rest if asked to.
+
+    with CodedFile(path, resolve) as coded:
+        for pcm in coded.blocks():
+            ...
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from codes.compression.codec import BlockCodec, CodedFileError, ModelError
+from codes.compression.container import (
+    MOST_HEADER_BYTES,
+    CodecEntry,
+    Header,
+    has_good_crc,
+    mended,
+    read_header,
+)
+from codes.compression.container_packet import FIRST_MODEL, HEAD_BYTES, LINEAR, RAW, Packet, read_packet
+from codes.compression.container_scan import find_packets
+from codes.compression.container_writer import entry_of
+from codes.compression.linear_codec import LinearCodec
+from codes.compression.pcm_bytes import md5_bytes
+from codes.compression.raw_codec import RawCodec, raw_bytes
+
+_PIECE_BYTES = 1 << 20
+
+Resolve = Callable[[CodecEntry, bytes], BlockCodec]  # what a header asks for, the embedded model or nothing -> a codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketPlace:
+    """Where a packet begins in the file, and its size in bytes."""
+
+    start: int
+    num_bytes: int
+
+
+class CodedFile:
+    """An open coded file. A context manager.
+
+    Attributes:
+        header: what its header says.
+        metadata: the original header as `wav_header.WavHeader.pack` gave it; None where it is damaged.
+        damages: what was found wrong so far, a sentence each; only with ``keep_going``, else the first is raised.
+        packets_by_codec: how many packets of each codec were decoded so far.
+
+    Args:
+        path: the file.
+        resolve: gives the codec that a header's entry stands for; not called before a packet needs it.
+        keep_going: go around what is damaged, and note it in ``damages``.
+
+    Raises:
+        CodedFileError: not a coded file; or damaged, truncated, or with something behind its end (with ``keep_going``:
+            only where its header is beyond mending).
+        OSError: it cannot be opened or read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resolve: Resolve, *, keep_going: bool = False) -> None:
+        self.path = Path(path)
+        self.keep_going = keep_going
+        self.damages: list[str] = []
+        self.packets_by_codec: dict[str, int] = {}
+        self._has_lost_blocks = False
+        self._resolve = resolve
+        self._codecs: dict[int, BlockCodec] = {RAW: RawCodec(), LINEAR: LinearCodec()}
+        self._found: dict[int, PacketPlace] | None = None
+        self._file = open(self.path, "rb")  # noqa: SIM115
+        try:
+            self._size = self._file.seek(0, os.SEEK_END)
+            self.header, start = self._read_header()
+            self._read_sections(start)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "CodedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def blocks(self, start_block: int = 0) -> Iterator[np.ndarray]:
+        """The samples, (C, T) int32 a block; silence for what is damaged. From the first block on, the MD5 is checked.
+
+        Raises:
+            CodedFileError: a packet is damaged, or the MD5 is another one; not with ``keep_going``.
+            ModelError: the codec that a packet needs is not to be had.
+        """
+        md5 = hashlib.md5(usedforsecurity=False)
+        for number in range(start_block, self.header.num_blocks):
+            block = self.block(number)
+            md5.update(md5_bytes(block, self.header.bits))
+            yield block
+        if start_block == 0 and not self._has_lost_blocks and md5.digest() != self.header.md5:
+            self._damaged("what it decodes to has not the MD5 that its header gives")
+
+    def block(self, number: int) -> np.ndarray:
+        """One block; see `blocks`."""
+        header = self.header
+        pcm = np.zeros((header.num_channels, header.frames_of(number)), np.int32)
+        for place, group in enumerate(header.groups):
+            packet_number = number * len(header.groups) + place
+            packet = self.packet(packet_number)
+            if packet is None:
+                self._lost(self._packet_damage(packet_number))
+                continue
+            try:
+                pcm[group.start : group.stop] = self._decoded(packet, len(group), pcm.shape[1])
+            except ModelError:
+                raise
+            except ValueError as error:
+                self._lost(f"damaged in {header.place(packet_number)}: {error}")
+        return pcm
+
+    def packet(self, number: int) -> Packet | None:
+        """A packet as it stands in the file; None where it is damaged or missing."""
+        packet = self._packet_at(self._places.get(number), number)
+        if packet is None and self.keep_going:
+            packet = self._packet_at(self._scanned().get(number), number)
+        return packet
+
+    def codec_name(self, packet: Packet) -> str:
+        """Which codec a packet was coded by."""
+        if packet.codec < FIRST_MODEL:
+            return self._codecs[packet.codec].name
+        listed = self.header.codecs
+        return listed[packet.codec - FIRST_MODEL].name if packet.codec - FIRST_MODEL < len(listed) else "unknown"
+
+    def _read_header(self) -> tuple[Header, int]:
+        self._file.seek(0)
+        head = self._file.read(MOST_HEADER_BYTES)
+        try:
+            return read_header(head)
+        except CodedFileError as error:
+            if not self.keep_going or not head:
+                raise CodedFileError(f"{self.path}: {error}") from error
+            reason = str(error)
+        try:
+            header = read_header(head, mend=True)
+        except CodedFileError:
+            raise CodedFileError(f"{self.path}: {reason}, beyond mending") from None
+        self.damages.append(f"{self.path}: {reason}; one wrong bit was mended")
+        return header
+
+    def _read_sections(self, start: int) -> None:
+        """Read what stands between the header and the packets, and find the packets."""
+        header = self.header
+        table_bytes = 4 * header.num_packets + 4
+        if table_bytes + header.metadata_bytes + header.model_bytes > self._size - start:
+            # Before anything of that size is allocated.
+            raise CodedFileError(
+                f"{self.path}: truncated before its first block, or its header is wrong: {header.num_frames} frames in "
+                f"{header.num_packets} packets need {table_bytes} bytes of seek table, {self._size - start} follow"
+            )
+        table = self._section(start, table_bytes, "seek table")
+        start += table_bytes
+        self.metadata: bytes | None = b""
+        if header.metadata_bytes:
+            self.metadata = self._section(start, header.metadata_bytes, "part that keeps the original header")
+        start += header.metadata_bytes
+        self._model_start = start
+        self._has_good_model = self._check_model()
+        self._first_packet = start + header.model_bytes
+        self._places = dict(self._placed(table))
+        self._check_end()
+
+    def _section(self, start: int, num_bytes: int, name: str) -> bytes | None:
+        """The content of a section that ends in its CRC; None where it is damaged."""
+        data = self._bytes(start, num_bytes)
+        if has_good_crc(data):
+            return data[:-4]
+        better = mended(data) if self.keep_going else None
+        self._damaged(f"damaged in its {name}" + ("; one wrong bit was mended" if better else ""))
+        return better[:-4] if better else None
+
+    def _placed(self, table: bytes | None) -> Iterator[tuple[int, PacketPlace]]:
+        if table is None:
+            return
+        start = self._first_packet
+        for number, num_bytes in enumerate(struct.unpack(f"<{len(table) // 4}I", table)):
+            yield number, PacketPlace(start=start, num_bytes=num_bytes)
+            start += num_bytes
+
+    def _check_end(self) -> None:
+        """Notice a file that is shorter or longer than it should be, without reading it."""
+        if not self._places and self.header.num_packets:
+            return
+        end = self._first_packet + sum(place.num_bytes for place in self._places.values())
+        if end < self._size:
+            self._damaged(f"{self._size - end} bytes follow behind its last block")
+        if end > self._size:
+            cut = next(n for n, place in self._places.items() if place.start + place.num_bytes > self._size)
+            self._damaged(f"truncated in {self.header.place(cut)}: {end - self._size} of {end} bytes are missing")
+
+    def _bytes(self, start: int, num_bytes: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(max(0, min(num_bytes, self._size - start)))
+
+    def _packet_at(self, place: PacketPlace | None, number: int) -> Packet | None:
+        if place is None or place.num_bytes > self._most_packet_bytes(number):
+            return None
+        data = self._bytes(place.start, place.num_bytes)
+        packet = read_packet(data) if len(data) == place.num_bytes else None
+        return packet if packet is not None and packet.number == number else None
+
+    def _most_packet_bytes(self, number: int) -> int:
+        block, group = divmod(number, len(self.header.groups))
+        num_samples = self.header.frames_of(block) * len(self.header.groups[group])
+        return HEAD_BYTES + raw_bytes(num_samples, self.header.bits)
+
+    def _scanned(self) -> dict[int, PacketPlace]:
+        """Where packets stand wherever they are: looked for once, when one is not where the seek table says."""
+        if self._found is None:
+            found = find_packets(self._file, self._first_packet, self.header.num_packets)
+            self._found = {number: PacketPlace(start=start, num_bytes=size) for number, (start, size) in found.items()}
+        return self._found
+
+    def _packet_damage(self, number: int) -> str:
+        place = self._places.get(number)
+        kind = "truncated" if place is not None and place.start + place.num_bytes > self._size else "damaged"
+        return f"{kind} in {self.header.place(number)}"
+
+    def _decoded(self, packet: Packet, num_channels: int, num_frames: int) -> np.ndarray:
+        bits = self.header.bits - packet.num_zero_bits
+        if bits < 1:
+            raise ValueError(f"{packet.num_zero_bits} low bits are zero of {self.header.bits}")
+        codec = self._codec(packet.codec)
+        pcm = codec.decode(packet.payload, num_channels, num_frames, bits, self.header.sample_rate_hz)
+        half = 1 << (bits - 1)
+        if pcm.shape != (num_channels, num_frames) or pcm.min() < -half or pcm.max() >= half:
+            raise ValueError(f"its samples are not {num_channels} times {num_frames} of {bits} bits")
+        self.packets_by_codec[codec.name] = self.packets_by_codec.get(codec.name, 0) + 1
+        return pcm << packet.num_zero_bits
+
+    def _codec(self, number: int) -> BlockCodec:
+        if number not in self._codecs:
+            if number - FIRST_MODEL >= len(self.header.codecs):
+                raise ValueError(f"its codec {number} is not in the header's list")
+            entry = self.header.codecs[number - FIRST_MODEL]
+            try:
+                codec = self._resolve(entry, self.embedded_model())
+                check_codec(entry, codec)
+            except ModelError as error:
+                raise ModelError(f"{self.path}: {error}") from error
+            self._codecs[number] = codec
+        return self._codecs[number]
+
+    def embedded_model(self) -> bytes:
+        """The model's file, where the coded file holds it undamaged; else nothing."""
+        return self._bytes(self._model_start, self.header.model_bytes) if self._has_good_model else b""
+
+    def _check_model(self) -> bool:
+        """Whether there is an embedded model, and it is one that the header names."""
+        if self.header.model_bytes == 0:
+            return False
+        found = hashlib.sha256()
+        end = self._model_start + self.header.model_bytes
+        for start in range(self._model_start, end, _PIECE_BYTES):
+            found.update(self._bytes(start, min(_PIECE_BYTES, end - start)))
+        is_good = found.digest() in {entry.model_hash for entry in self.header.codecs}
+        if not is_good:
+            self._damaged("damaged in its embedded model")
+        return is_good
+
+    def _lost(self, sentence: str) -> None:
+        self._has_lost_blocks = True
+        self._damaged(sentence)
+
+    def _damaged(self, sentence: str) -> None:
+        message = f"{self.path}: {sentence}"
+        if not self.keep_going:
+            raise CodedFileError(message)
+        self.damages.append(message)
+
+
+def check_codec(entry: CodecEntry, codec: BlockCodec) -> None:
+    """Make sure that a codec is the one that a header asks for.
+
+    Raises:
+        ModelError: it is of another name, model, profile or arithmetic.
+    """
+    here = entry_of(codec)
+    if here.name != entry.name:
+        raise ModelError(f"was coded by the codec {entry.name!r}, not {here.name!r}")
+    if here.model_hash != entry.model_hash:
+        raise ModelError(f"was coded with the model {entry.model_hash.hex()}, not {here.model_hash.hex()}")
+    if here.profile != entry.profile:
+        raise ModelError(f"was coded in the numerics profile {entry.profile!r}, not {here.profile!r}")
+    if here.fingerprint != entry.fingerprint:
+        raise ModelError(
+            "was coded with other arithmetic: the fingerprint of this machine's software is "
+            f"{here.fingerprint.hex()}, the file's {entry.fingerprint.hex()}. Decode it with the versions of torch, numba "
+            "and numpy that it was coded with"
+        )
