@@ -164,6 +164,12 @@ def test_silent_files(tmp_path: Path, value: int, what: str):
     assert (finding.kind, finding.severity, finding.what) == ("silent", "warning", what)
 
 
+def test_silent_files_are_not_duplicates_besides(tmp_path: Path):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, np.zeros((2, 20_000), np.int16))
+    assert [finding.kind for finding in examine(tmp_path).findings] == ["silent", "silent"]
+
+
 def test_quiet_file(tmp_path: Path):
     write(tmp_path / "a.wav", noise(rms=5.0))
     finding = only(examine(tmp_path))
