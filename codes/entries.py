@@ -4,6 +4,7 @@ The ``...Flags`` are what every entry of a kind takes from the YAML besides the 
 ``...Entry`` are the results of reading one. Key names and meanings are DL-Art-School's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -198,6 +199,31 @@ class DatasetFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """Low-rank adapters (Hu et al. 2021) through peft: the network is frozen, and only they are trained.
+
+    A layer of weight W becomes W + alpha / r B A, with A of r rows and B of r columns. Merged weights are written by
+    scripts/export_lora.py.
+
+    Args:
+        r: rank
+        alpha: strength; the adapters' part is multiplied by alpha / r
+        dropout: probability of dropping the adapters' inputs, in training
+        targets: layers that get one, by name or by the end of it (q is every layer that ends in .q): linear layers,
+            embeddings and convolutions
+    """
+
+    r: Count = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.0
+    targets: list[str]
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError("targets must name one layer or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
     """One network.
 
@@ -207,6 +233,7 @@ class NetworkFlags:
         kwargs: the network's own options
         trainable: false: never trained, always in evaluation mode
         after: frozen until this step
+        lora: train low-rank adapters in place of the network's own weights
     """
 
     type: Literal["generator", "discriminator"] = "generator"
@@ -214,6 +241,11 @@ class NetworkFlags:
     kwargs: dict[str, Any] = field(default_factory=dict)
     trainable: bool = True
     after: AtLeastZero = 0
+    lora: LoraOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and not self.trainable:
+            raise ValueError("lora adds what is trained: trainable cannot be false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +256,7 @@ class Entry:
     mark: Mark
     flags: Any
     component: Component | None
+    marks: Mapping[str, Mark] = field(default_factory=dict)  # where the value of each key stands
 
     @property
     def built_from(self) -> Component:

@@ -231,7 +231,11 @@ class _Reader:
     def _entry(self, name: str, node: Node, flags: Any, component: Any) -> Entry | None:
         if flags is INVALID:
             return None
-        return Entry(name=name, mark=node.mark, flags=flags, component=None if component is INVALID else component)
+        marks = {key: child.mark for key, child in node.value.items()}
+        for key, child in node.value.items():
+            marks |= {f"{key}.{k}": c.mark for k, c in child.value.items()} if isinstance(child.value, dict) else {}
+        component = None if component is INVALID else component
+        return Entry(name=name, mark=node.mark, flags=flags, component=component, marks=marks)
 
     def _network(self, name: str, node: Node) -> Entry | None:
         for legacy in ("which_model_G", "which_model_D"):

@@ -42,7 +42,7 @@ def test_a_class_in_full() -> None:
     assert "  inverse: yes" in lines
     assert "    bits                   a whole number; default 16" in lines
     assert all(len(line) <= WIDTH + 8 for line in listing("experiment").splitlines())
-    assert "  forward(nats, mask=None)" in listing("code_length").splitlines()
+    assert "  forward(nats, mask=None, direction=None, target=None)" in listing("code_length").splitlines()
     assert "    wav  " in listing("stereo_chunk").split("provides:")[1]
 
 

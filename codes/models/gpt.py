@@ -228,7 +228,7 @@ def _check_codes(
             "vocabulary goes with head: softmax and input: ids, without convolution and linear_prediction: "
             "the others need sample values; give bits instead"
         )
-    allowed = {"softmax": (1, 12), "bytes": (9, 16), "logistics": (2, 32)}[head]
+    allowed = {"softmax": (1, 16), "bytes": (9, 16), "logistics": (2, 32)}[head]
     if bits is not None and not allowed[0] <= bits <= allowed[1]:
         raise ValueError(f"bits is {bits}: head: {head} takes {allowed[0]} to {allowed[1]} bits")
     if vocabulary is not None and not 2 <= vocabulary <= 65536:

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codes.models.forecast import Forecast
+from codes.models.lean_softmax import LEAN_CODES, lean_nats, linear_terms
 
 BIAS_GAIN = 8.0  # biases and gates of the mixture learn this much faster than weights
 GATE_GAIN = 16.0
 
 
 class SoftmaxHead(nn.Module):
-    """One softmax over a small vocabulary, starting uniform.
+    """One softmax over all codes, starting uniform; a large vocabulary costs no more memory than a small one.
 
     Args:
         dim: width of the hidden vectors.
@@ -36,17 +37,31 @@ class SoftmaxHead(nn.Module):
 
     def __init__(self, dim: int, vocabulary: int, table: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.weight = table if table is not None else nn.Parameter(torch.zeros(vocabulary, dim))
+        # without drawing numbers for weights that are replaced
+        self.output = nn.utils.skip_init(nn.Linear, dim, vocabulary, bias=False)
+        self.output.weight = table if table is not None else nn.Parameter(torch.zeros(vocabulary, dim))
+        self.vocabulary = vocabulary
         # A tied table has rows of size 0.02 sqrt(dim) and normed hidden vectors sqrt(dim): hold the logits small.
         self.gain = min(1.0, 8 / math.sqrt(dim)) if table is not None else 1.0
 
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """hidden (..., D) -> (..., V) float32."""
+        parts = [
+            functional.linear(part, weight.float() * self.gain)
+            for part, weight in linear_terms(self.output, hidden.float())
+        ]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
     def log_probabilities(self, hidden: Tensor, forecast: Forecast | None = None) -> Tensor:
         """hidden (..., D) -> (..., V) float32."""
-        return functional.linear(hidden.float(), self.weight.float() * self.gain).log_softmax(-1)
+        return self._logits(hidden).log_softmax(-1)
 
     def nats(self, hidden: Tensor, codes: Tensor, forecast: Forecast | None = None) -> Tensor:
         """hidden (B, N, D), codes (B, N) int64 -> code lengths (B, N) float32."""
-        logits = functional.linear(hidden.float(), self.weight.float() * self.gain)
+        if self.vocabulary >= LEAN_CODES:
+            terms = linear_terms(self.output, hidden.float().flatten(0, -2) * self.gain)
+            return lean_nats(terms, codes.flatten(), self.vocabulary).view_as(codes)
+        logits = self._logits(hidden)
         return functional.cross_entropy(logits.flatten(0, -2), codes.flatten(), reduction="none").view_as(codes)
 
     def sample(self, hidden: Tensor, choice: "Choice", forecast: Forecast | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from codes.data.dataset import Dataset
 from codes.data.loader import Loader
 from codes.entries import Entry, Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
+from codes.trainer.lora import add_lora
 from codes.trainer.optim import MovingAverage, Updater, make_optimizer
 from codes.trainer.precision import Precision, choose_device
 from codes.trainer.step import Step
@@ -108,7 +109,7 @@ def _build_entries(collector: _Collector, entries: Mapping[str, Entry]) -> dict[
 def _prepare_networks(
     collector: _Collector, experiment: Experiment, networks: dict[str, nn.Module], device: torch.device
 ) -> list[str]:
-    """Put networks on the device, load pretrained weights, freeze what is not trained; returns lines for people."""
+    """Load pretrained weights, add adapters, freeze what is not trained, all on the device; returns lines for people."""
     notes = []
     path = experiment.options.path
     for name, network in networks.items():
@@ -118,6 +119,10 @@ def _prepare_networks(
             note = collector.attempt(
                 entry.mark, lambda n=name, s=source: _pretrain(networks[n], n, s, path.strict_load)
             )
+            notes += [note] if note else []
+        if entry.flags.lora is not None:
+            mark = entry.marks.get("lora.targets", entry.mark)
+            note = collector.attempt(mark, lambda n=name, o=entry.flags.lora: add_lora(networks[n], n, o))
             notes += [note] if note else []
         network.to(device)
         network.gradient_checkpointing = experiment.options.checkpointing_enabled  # type: ignore[assignment]

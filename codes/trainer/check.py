@@ -1,5 +1,6 @@
 """`--check` and `--replay`: one real batch through every step, and a table of what flowed where."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -85,22 +86,23 @@ def _network_rows(parts: Parts) -> list[list[str]]:
     rows = []
     for name, network in parts.networks.items():
         updaters = parts.updaters.get(name, [])
-        trained = sum(p.numel() for p in network.parameters()) if updaters else 0
+        trained = {id(p): p for updater in updaters for p in updater.parameters}.values()
         rows.append([
-            name, f"{sum(p.numel() for p in network.parameters()):,}", f"{trained:,}", _size(_bytes(network)),
-            _size(_bytes(network) if updaters else 0), _size(sum(_state_bytes(updater) for updater in updaters)),
+            name, f"{sum(p.numel() for p in network.parameters()):,}", f"{sum(p.numel() for p in trained):,}",
+            _size(_bytes(network.parameters())), _size(_bytes(trained)),
+            _size(sum(_state_bytes(updater) for updater in updaters)),
         ])  # fmt: skip
     return rows
 
 
-def _bytes(network: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in network.parameters())
+def _bytes(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _state_bytes(updater: Updater) -> int:
     """Memory that an optimizer's state takes once it has run: two moments for AdamW, one for the others."""
     moments = 2 if isinstance(updater.optimizer, torch.optim.AdamW) else 1
-    return moments * sum(p.numel() * p.element_size() for p in updater.parameters)
+    return moments * _bytes(updater.parameters)
 
 
 def _size(number: int) -> str:

@@ -77,6 +77,16 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
     return final
 
 
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state dict as a safetensors file of its own, aside and then renamed into place."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    save_file(_contiguous(weights), aside)
+    os.replace(aside, path)
+
+
 def remove_checkpoint(checkpoint: Path) -> None:
     """Delete a checkpoint, if it is there: renamed first, so that a kill on the way leaves nothing that looks whole."""
     doomed = checkpoint.with_suffix(".old.tmp")

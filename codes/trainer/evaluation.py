@@ -56,8 +56,9 @@ class Evaluation:
         averages = Averages({s.name: s.losses for s in self.parts.steps})
         for number in self._chosen_batches(len(loader)):
             self._measure(move(loader.batch(number), self.parts.device), number, averages)
-        figures = averages.figures(step)
-        self.metrics.write(step, "val", figures)
+        numbers, curves = averages.reported()
+        figures = averages.figures(step) | numbers
+        self.metrics.write(step, "val", figures, curves)
         self.progress.line(f"val at step {step}: {self._shown(figures)}")
         name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
         return (name, figures[name]) if name in figures else (None, math.inf)
@@ -84,6 +85,7 @@ class Evaluation:
             with self.parts.precision.autocast():
                 step.inject(state, "val", 0, 0, (VALIDATION_SEED << 40) + number)
             averages.add(step.name, {name: [value] for name, value in step.measure(state).items()})
+            averages.add_figures(step.name, step.figures(state))
             provided |= step.outputs(state, set(batch))
 
     def sample(self, step: int) -> None:

@@ -10,16 +10,37 @@ the YAML says where they come from. A whole loss::
 
         def forward(self, real, fake):
             return (real - fake).abs().sum(), real.numel()
+
+What is to be reported beside a loss in validation, and not minimised, comes from ``figures(*values)``.
 """
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from codes.registry import Registered
 
 LossValue = Tensor | tuple[Tensor, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something that validation reports beside a loss; totals and counts add up over all batches.
+
+    Args:
+        total: a number, or a vector for a curve (or a histogram).
+        count: what it is divided by, of the same shape or a number.
+        kind: mean: total / count, element by element; entropy: that of the histogram `total`, in bits.
+    """
+
+    total: Tensor
+    count: Tensor | float = 1.0
+    kind: Literal["mean", "entropy"] = "mean"
 
 
 class Loss(Registered):
@@ -35,6 +56,10 @@ class Loss(Registered):
     def forward(self, *values: Any) -> LossValue:
         """The loss of a micro-batch as (sum, count), or as a mean over its items."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, ...)")
+
+    def figures(self, *values: Any) -> Mapping[str, Figure]:
+        """What validation reports beside the loss, by name; it gets the values that forward() gets."""
+        return {}
 
     def __call__(self, *values: Any, **named: Any) -> LossValue:
         return self.forward(*values, **named)
@@ -66,24 +91,64 @@ class DirectLoss(Loss):
 
 
 class CodeLengthLoss(Loss):
-    """Code length of the tokens in nats, as a language model over audio returns it. nats: (B, N); mask: (B, N).
+    """Code length of the tokens in nats, as a language model over audio returns it. nats: (B, N) or (B, C, N).
 
-    Reported as bits per audio sample: mean of nats / ln 2 x tokens_per_sample.
+    Reported as bits per audio sample: mean of nats / ln 2 x tokens_per_sample. mask: same shape as nats. Validation also
+    reports, in bits per sample, what the options ask for; with direction: (B,), as `channel_split` gives it, the figure
+    of each direction; and with target: the integer codes of the audio samples that are predicted, of any shape, their
+    marginal entropy, which a model that has learned nothing but the histogram would need. The entropy of few samples
+    is an underestimate.
 
     Args:
         tokens_per_sample: tokens that code one sample of one channel (2 for 16-bit samples as two bytes)
+        last_part: share of the window, at its end, whose bits are reported by themselves; null: not
+        curve_points: points of the curve of bits by position in the window; 0: none
     """
 
     measures_bits = True
 
-    def __init__(self, *, tokens_per_sample: float = 1.0) -> None:
+    def __init__(
+        self, *, tokens_per_sample: float = 1.0, last_part: float | None = None, curve_points: int = 0
+    ) -> None:
         if tokens_per_sample <= 0:
             raise ValueError(f"tokens_per_sample must be above 0, got {tokens_per_sample}")
+        if last_part is not None and not 0 < last_part <= 1:
+            raise ValueError(f"last_part must be above 0 and at most 1, got {last_part}")
+        if curve_points < 0:
+            raise ValueError(f"curve_points must be 0 or more, got {curve_points}")
         self.tokens_per_sample = tokens_per_sample
+        self.last_part, self.curve_points = last_part, curve_points
 
-    def forward(self, nats: Tensor, mask: Tensor | None = None) -> LossValue:
+    def forward(
+        self, nats: Tensor, mask: Tensor | None = None, direction: Tensor | None = None, target: Tensor | None = None
+    ) -> LossValue:
         """Total code length in nats and the tokens that it codes."""
         return masked_sum(nats, mask)
+
+    def figures(
+        self, nats: Tensor, mask: Tensor | None = None, direction: Tensor | None = None, target: Tensor | None = None
+    ) -> Mapping[str, Figure]:
+        """Bits of the last part, by position, and by direction; the marginal entropy of the target."""
+        bits = nats.float() * (self.tokens_per_sample / math.log(2))
+        counted = torch.ones_like(bits) if mask is None else mask.to(bits.dtype).expand_as(bits)
+        bits, length = bits * counted, bits.shape[-1]
+        found: dict[str, Figure] = {}
+        if self.last_part is not None:
+            start = length - max(1, round(length * self.last_part))
+            found["bits_last_part"] = Figure(bits[..., start:].sum(), counted[..., start:].sum())
+        if self.curve_points:
+            place = torch.arange(length, device=bits.device) * self.curve_points // length
+            sums = [value.reshape(-1, length).sum(0) for value in (bits, counted)]
+            pooled = [value.new_zeros(self.curve_points).index_add_(0, place, value) for value in sums]
+            found["bits_by_position"] = Figure(pooled[0], pooled[1])
+        if direction is not None:
+            for number, name in enumerate(("left_to_right", "right_to_left")):
+                mine = (direction == number).to(bits.dtype)
+                of_items = [(value.flatten(1).sum(1) * mine).sum() for value in (bits, counted)]
+                found[f"bits_{name}"] = Figure(of_items[0], of_items[1])
+        if target is not None:
+            found["marginal_entropy"] = Figure(torch.bincount(target.flatten().long()), kind="entropy")
+        return found
 
 
 class CrossEntropyLoss(Loss):

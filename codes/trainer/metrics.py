@@ -8,6 +8,7 @@ TensorBoard gets the same figures.
 import json
 import math
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from codes.trainer.checkpoint import CheckpointError, write_atomically
+from codes.trainer.losses import Figure
 from codes.trainer.step import BoundLoss, Tally
 
 WALL_CLOCK = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")  # differ from run to run
@@ -64,6 +66,42 @@ class Average:
         self._counts.extend(state["counts"])
 
 
+class FigureSum:
+    """A figure summed over the batches of a validation, kept on the device until it is read.
+
+    Args:
+        first: that of the first batch.
+    """
+
+    def __init__(self, first: Figure) -> None:
+        self.kind = first.kind
+        self.total = first.total.double()
+        self.count: Tensor | float = torch.as_tensor(first.count).double()
+
+    def add(self, figure: Figure) -> None:
+        """Take in another batch's; histograms may differ in length."""
+        self.total = _sum_of(self.total, figure.total.double())
+        self.count = self.count + figure.count
+
+    def read(self) -> float | list[float | None] | None:
+        """The figure, or a list of a curve's points; None where nothing counted."""
+        total = self.total.cpu()
+        if self.kind == "entropy":
+            share = total[total > 0] / total.sum()
+            return float(-(share * share.log2()).sum()) if len(share) else None
+        values = (total / torch.as_tensor(self.count).cpu()).tolist()
+        points = [value if math.isfinite(value) else None for value in values] if isinstance(values, list) else values
+        return points if isinstance(points, list) or math.isfinite(points) else None
+
+
+def _sum_of(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of two numbers or vectors, the shorter one filled up with zeros."""
+    if one.shape == other.shape:
+        return one + other
+    longest = max(len(one), len(other))
+    return sum(torch.nn.functional.pad(value, (0, longest - len(value))) for value in (one, other))  # type: ignore
+
+
 def _stacked(values: Iterable[Tensor | float]) -> Tensor:
     """Numbers and scalar tensors of any device as one float64 tensor on the CPU, in one transfer where they agree."""
     tensors = [torch.as_tensor(value) for value in values]
@@ -82,6 +120,7 @@ class Averages:
         names = [loss.name for group in losses.values() for loss in group]
         self._averages: dict[tuple[str, str], Average] = {}
         self._titles: dict[tuple[str, str], str] = {}
+        self._figures: dict[tuple[str, str, str], FigureSum] = {}
         for step, group in losses.items():
             for loss in group:
                 self._averages[step, loss.name] = Average(loss, windows[step] if windows else None)
@@ -100,6 +139,21 @@ class Averages:
                 continue
             total = torch.stack([part[0] for part in parts]).sum()
             self._averages[step, name].add(total, sum(part[1] for part in parts))
+
+    def add_figures(self, step: str, figures: Mapping[str, Mapping[str, Figure]]) -> None:
+        """Take in what a step's losses report beside themselves, by loss."""
+        for loss, named in figures.items():
+            for name, figure in named.items():
+                if (step, loss, name) in self._figures:
+                    self._figures[step, loss, name].add(figure)
+                else:
+                    self._figures[step, loss, name] = FigureSum(figure)
+
+    def reported(self) -> tuple[dict[str, float], dict[str, list[float | None]]]:
+        """What the losses report beside themselves, as LOSS.FIGURE: numbers, and curves."""
+        read = {f"{self._titles[key[:2]]}.{key[2]}": figure.read() for key, figure in self._figures.items()}
+        numbers = {name: value for name, value in read.items() if isinstance(value, float)}
+        return numbers, {name: value for name, value in read.items() if isinstance(value, list)}
 
     def figures(self, step: int) -> dict[str, float]:
         """Mean of every loss by name, their weighted sum as `loss`, and bits per sample over all that measure bits.
@@ -160,6 +214,9 @@ class MetricsFile:
         if self.path.exists():
             kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
             write_atomically(self.path, "".join(kept))
+        for later in (folder / "tb" / "curves").glob("*/step_*"):
+            if int(later.name.removeprefix("step_")) > step:
+                shutil.rmtree(later, ignore_errors=True)
 
     @property
     def tensorboard(self) -> Any:
@@ -172,14 +229,20 @@ class MetricsFile:
             self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=purge_step)
         return self._tensorboard
 
-    def write(self, step: int, split: str, figures: Mapping[str, float | int | None]) -> None:
+    def write(
+        self, step: int, split: str, figures: Mapping[str, float | int | None],
+        curves: Mapping[str, list[float | None]] | None = None,
+    ) -> None:  # fmt: skip
         """Append one line and the same figures to TensorBoard; what is not finite is null, as JSON has no NaN.
+
+        Curves are lists in the line. In TensorBoard those of each step are a run of their own, with the point's number
+        in place of the step, so that they lie over each other in one picture.
 
         Raises:
             CheckpointError: the line could not be written (disk full).
         """
         figures = {name: value if value is None or math.isfinite(value) else None for name, value in figures.items()}
-        line = {"step": step, "split": split, **figures}
+        line = {"step": step, "split": split, **figures, **(curves or {})}
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -191,6 +254,18 @@ class MetricsFile:
         for name, value in figures.items():
             if self.tensorboard is not None and value is not None:
                 self.tensorboard.add_scalar(f"{split}/{name}", value, step)
+        if curves and self._tensorboard_folder is not None:
+            self._draw(self._tensorboard_folder / "curves" / split / f"step_{step:08d}", curves)
+
+    def _draw(self, folder: Path, curves: Mapping[str, list[float | None]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(folder, ignore_errors=True)  # of the same step before a kill
+        with SummaryWriter(str(folder)) as writer:
+            for name, values in curves.items():
+                for point, value in enumerate(values):
+                    if value is not None:
+                        writer.add_scalar(f"curves/{name}", value, point)
 
     def flush(self) -> None:
         """Put everything on the disk."""

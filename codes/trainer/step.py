@@ -18,7 +18,7 @@ from codes.entries import Entry, InjectorFlags, LossEntry, LossFlags, StepEntry
 from codes.options import TrainOptions
 from codes.randomness import ITEM_SEED
 from codes.trainer.injector import Injector
-from codes.trainer.losses import Loss
+from codes.trainer.losses import Figure, Loss
 from codes.trainer.optim import Updater
 from codes.trainer.state import State, batch_size
 
@@ -94,6 +94,14 @@ class BoundLoss:
             error.add_note(f"in {self.where}")
             raise
 
+    def figures(self, state: State) -> Mapping[str, Figure]:
+        """What validation reports beside the loss."""
+        try:
+            return self.loss.figures(**{name: _fp32(state[key]) for name, key in self.reads.items()})
+        except Exception as error:
+            error.add_note(f"in the figures of {self.where}")
+            raise
+
 
 @dataclass
 class _Gradients:
@@ -139,6 +147,10 @@ class Step:
         for injector in self.injectors:
             if injector.runs(phase, micro, step):
                 injector.run(state, seed)
+
+    def figures(self, state: State) -> dict[str, Mapping[str, Figure]]:
+        """What all losses have to report in validation besides themselves, by loss."""
+        return {loss.name: loss.figures(state) for loss in self.losses if type(loss.loss).figures is not Loss.figures}
 
     def measure(self, state: State, step: int | None = None) -> dict[str, tuple[Tensor, Tensor | float]]:
         """All losses that take part, as (sum, count) by name."""

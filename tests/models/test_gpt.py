@@ -194,7 +194,7 @@ def test_it_learns(kind: str):
 
 def test_tied_table_is_one_parameter():
     gpt = build("tied")
-    assert gpt.head.weight is gpt.inputs[0].tables[0].weight  # type: ignore[union-attr, index]
+    assert gpt.head.output.weight is gpt.inputs[0].tables[0].weight  # type: ignore[union-attr, index]
     untied = build("tied", tied=False)
     assert len(list(untied.parameters())) == len(list(gpt.parameters())) + 1
 
@@ -212,7 +212,7 @@ def test_int16_and_int32_codes_are_taken():
         ({"bits": 8, "vocabulary": 256}, "needs bits or vocabulary, one of them"),
         ({"vocabulary": 512, "head": "logistics"}, "vocabulary goes with head: softmax and input: ids"),
         ({"vocabulary": 1}, "vocabulary is 1: head: softmax takes 2 to 65536"),
-        ({"bits": 16}, "bits is 16: head: softmax takes 1 to 12 bits"),
+        ({"bits": 17}, "bits is 17: head: softmax takes 1 to 16 bits"),
         ({"bits": 24, "head": "bytes"}, "bits is 24: head: bytes takes 9 to 16 bits"),
         ({"bits": 8, "linear_prediction": PREDICTION}, "linear_prediction needs head: logistics"),
         ({"bits": 8, "convolution": -1}, "convolution is -1"),
