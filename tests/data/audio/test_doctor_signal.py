@@ -71,7 +71,7 @@ def test_equal_channels_too_quiet_for_a_fit_are_equal_by_hash(tmp_path: Path):
 
 
 def test_rounding_noise_in_two_channels_is_not_one_signal(tmp_path: Path):
-    write(tmp_path / "a.wav", noise(rms=0.4))
+    write(tmp_path / "a.wav", noise(rms=0.3))
     assert measure(tmp_path / "a.wav").equal_channels == []
 
 
@@ -150,13 +150,18 @@ def test_a_step_is_an_edge_from_15_db_on(fall_db: float, found: bool):
         assert found_band.fall_db == pytest.approx(fall_db, abs=1.0)
 
 
-@pytest.mark.parametrize("order", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("order", [1, 2, 4, 8])
 @pytest.mark.parametrize("corner_hz", [1000.0, 6000.0])
 def test_a_slope_is_no_edge_however_long(order: int, corner_hz: float):
-    """Order 16 falls by 96 dB an octave: by 17 dB where an edge is looked for, as the slope before lets expect."""
     found = band(1e9 / (1.0 + (HZ / corner_hz) ** (2 * order)))
     assert found.edge_hz is None
     assert corner_hz < found.bandwidth_hz <= RATE_HZ / 2
+
+
+def test_a_fall_that_the_slope_before_lets_expect_is_no_edge():
+    """144 dB an octave: 20 dB from 0.925 f to 1.02 f."""
+    power = 1e40 / (1.0 + (HZ / 1000.0) ** 48)
+    assert band(power).edge_hz is None
 
 
 def test_a_lone_partial_is_no_edge():
