@@ -1,8 +1,8 @@
 """Read a coded file: check every byte of it, name what is damaged by block and time, and decode the rest if asked to.
 
-    with CodedFile(path, resolve) as coded:
-        for pcm in coded.blocks():
-            ...
+with CodedFile(path, resolve) as coded:
+    for pcm in coded.blocks():
+        ...
 """
 
 import hashlib
@@ -107,7 +107,7 @@ class CodedFile:
             md5.update(md5_bytes(block, self.header.bits))
             yield block
         if start_block == 0 and not self._has_lost_blocks and md5.digest() != self.header.md5:
-            self._damaged("what it decodes to has not the MD5 that its header gives")
+            self.note_damage("what it decodes to has not the MD5 that its header gives")
 
     def block(self, number: int) -> np.ndarray:
         """One block; see `blocks`."""
@@ -185,7 +185,7 @@ class CodedFile:
         if has_good_crc(data):
             return data[:-4]
         better = mended(data) if self.keep_going else None
-        self._damaged(f"damaged in its {name}" + ("; one wrong bit was mended" if better else ""))
+        self.note_damage(f"damaged in its {name}" + ("; one wrong bit was mended" if better else ""))
         return better[:-4] if better else None
 
     def _placed(self, table: bytes | None) -> Iterator[tuple[int, PacketPlace]]:
@@ -202,10 +202,10 @@ class CodedFile:
             return
         end = self._first_packet + sum(place.num_bytes for place in self._places.values())
         if end < self._size:
-            self._damaged(f"{self._size - end} bytes follow behind its last block")
+            self.note_damage(f"{self._size - end} bytes follow behind its last block")
         if end > self._size:
             cut = next(n for n, place in self._places.items() if place.start + place.num_bytes > self._size)
-            self._damaged(f"truncated in {self.header.place(cut)}: {end - self._size} of {end} bytes are missing")
+            self.note_damage(f"truncated in {self.header.place(cut)}: {end - self._size} of {end} bytes are missing")
 
     def _bytes(self, start: int, num_bytes: int) -> bytes:
         self._file.seek(start)
@@ -274,14 +274,19 @@ class CodedFile:
             found.update(self._bytes(start, min(_PIECE_BYTES, end - start)))
         is_good = found.digest() in {entry.model_hash for entry in self.header.codecs}
         if not is_good:
-            self._damaged("damaged in its embedded model")
+            self.note_damage("damaged in its embedded model")
         return is_good
 
     def _lost(self, sentence: str) -> None:
         self._has_lost_blocks = True
-        self._damaged(sentence)
+        self.note_damage(sentence)
 
-    def _damaged(self, sentence: str) -> None:
+    def note_damage(self, sentence: str) -> None:
+        """Raise what is wrong with the file, or add it to ``damages`` where it is to keep going.
+
+        Raises:
+            CodedFileError: without ``keep_going``.
+        """
         message = f"{self.path}: {sentence}"
         if not self.keep_going:
             raise CodedFileError(message)
@@ -304,6 +309,6 @@ def check_codec(entry: CodecEntry, codec: BlockCodec) -> None:
     if here.fingerprint != entry.fingerprint:
         raise ModelError(
             "was coded with other arithmetic: the fingerprint of this machine's software is "
-            f"{here.fingerprint.hex()}, the file's {entry.fingerprint.hex()}. Decode it with the versions of torch, numba "
-            "and numpy that it was coded with"
+            f"{here.fingerprint.hex()}, the file's {entry.fingerprint.hex()}. Decode it with the versions of torch, "
+            "numba and numpy that it was coded with"
         )

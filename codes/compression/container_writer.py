@@ -164,7 +164,7 @@ class _Chooser:
 
     def _gives_back(self, codec: int, payload: bytes, pcm: np.ndarray, bits: int) -> bool:
         try:
-            back = self._codecs[codec].decode(payload, *pcm.shape, bits, self._form.sample_rate_hz)
+            back = self._codecs[codec].decode(payload, len(pcm), pcm.shape[1], bits, self._form.sample_rate_hz)
         except ValueError:
             return False
         return np.array_equal(back, pcm)

@@ -39,7 +39,7 @@ PLAN_SIZE = 4 + HISTORY  # kind, order, shift, cost in bits; then the coefficien
 
 def partition_cost(folded: np.ndarray) -> tuple[int, int]:
     """Cost in bits of residuals folded to 0, 1, 2 ... and the Rice parameter that it takes, or ESCAPE."""
-    total, highest = np.int64(0), np.int64(0)
+    total, highest = 0, 0
     for value in folded:
         total += value
         highest = max(highest, value)
@@ -51,7 +51,7 @@ def partition_cost(folded: np.ndarray) -> tuple[int, int]:
     while guess < MOST_RICE and (folded.size << (guess + 1)) < total:
         guess += 1
     for rice in range(max(0, guess - 1), min(MOST_RICE, guess + 1) + 1):
-        cost = np.int64(folded.size * (rice + 1))
+        cost = folded.size * (rice + 1)
         for value in folded:
             cost += value >> rice
         if cost < best_cost:
@@ -61,12 +61,12 @@ def partition_cost(folded: np.ndarray) -> tuple[int, int]:
 
 def residual_cost(folded: np.ndarray) -> tuple[int, int]:
     """The least cost of residuals over all numbers of partitions, and the logarithm of that number."""
-    best_cost, best_log2 = np.int64(1) << 60, 0
+    best_cost, best_log2 = 1 << 60, 0
     for log2 in range(MOST_PARTITIONS_LOG2 + 1):
         length = -(-folded.size // (1 << log2))
         if log2 and length < 16:
             break
-        cost = np.int64(PARTITION_BITS)
+        cost = PARTITION_BITS
         for first in range(0, folded.size, length):
             cost += partition_cost(folded[first : first + length])[0]
         if cost < best_cost:
@@ -102,7 +102,7 @@ def write_residuals(data: np.ndarray, at: int, folded: np.ndarray) -> int:
         else:
             for value in part:
                 at += value >> rice  # so many zeros
-                at = write_bits(data, at, (np.int64(1) << rice) | (value & ((np.int64(1) << rice) - 1)), rice + 1)
+                at = write_bits(data, at, (1 << rice) | (value & ((1 << rice) - 1)), rice + 1)
     return at
 
 
@@ -157,7 +157,7 @@ def quantise(solution: np.ndarray, order: int, coefficients: np.ndarray) -> int:
     error = 0.0
     for tap in range(order):
         wanted = solution[tap] * (1 << max(shift, 0)) + error
-        coefficients[tap] = np.int64(max(-limit - 1.0, min(limit * 1.0, np.floor(wanted + 0.5))))
+        coefficients[tap] = int(max(-limit - 1.0, min(limit * 1.0, np.floor(wanted + 0.5))))
         error = wanted - coefficients[tap]
     return shift
 

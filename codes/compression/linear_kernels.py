@@ -42,12 +42,12 @@ def read_bits(data: np.ndarray, at: int, width: int) -> tuple[int, int]:
     """An unsigned number of so many bits, and the position behind it."""
     if at < 0 or at + width > 8 * data.size:
         return 0, -1
-    value = np.int64(0)
+    value = 0
     left = width
     while left > 0:
         room = 8 - (at & 7)
         taken = min(room, left)
-        piece = (np.int64(data[at >> 3]) >> (room - taken)) & ((1 << taken) - 1)
+        piece = (int(data[at >> 3]) >> (room - taken)) & ((1 << taken) - 1)
         value = (value << taken) | piece
         at += taken
         left -= taken
@@ -58,7 +58,7 @@ def read_signed(data: np.ndarray, at: int, width: int) -> tuple[int, int]:
     """A number of so many bits in two's complement, and the position behind it."""
     value, at = read_bits(data, at, width)
     if width > 0 and value >> (width - 1):
-        value -= np.int64(1) << width
+        value -= 1 << width
     return value, at
 
 
@@ -66,10 +66,10 @@ def read_unary(data: np.ndarray, at: int) -> tuple[int, int]:
     """How many zeros there are before the next one, and the position behind that."""
     if at < 0:
         return 0, -1
-    count = np.int64(0)
+    count = 0
     end = 8 * data.size
     while at < end:
-        rest = np.int64(data[at >> 3]) & (0xFF >> (at & 7))
+        rest = int(data[at >> 3]) & (0xFF >> (at & 7))
         if rest == 0:
             step = 8 - (at & 7)
             count += step
@@ -86,30 +86,26 @@ def fixed_coefficients(order: int, coefficients: np.ndarray) -> None:
     """Polynomial prediction: the binomial coefficients of (1 - z)^order, as FLAC has them."""
     for tap in range(coefficients.size):
         coefficients[tap] = 0
-    binomial = np.int64(1)
+    binomial = 1
     for tap in range(order):
         binomial = binomial * (order - tap) // (tap + 1)
         coefficients[tap] = binomial if tap % 2 == 0 else -binomial
 
 
-def find_residuals(
-    signal: np.ndarray, coefficients: np.ndarray, order: int, shift: int, residuals: np.ndarray
-) -> None:
+def find_residuals(signal: np.ndarray, coefficients: np.ndarray, order: int, shift: int, residuals: np.ndarray) -> None:
     """What prediction leaves of signal[HISTORY:], from the samples before each."""
     for n in range(residuals.size):
-        total = np.int64(0)
+        total = 0
         for tap in range(order):
             total += coefficients[tap] * signal[HISTORY + n - 1 - tap]
         residuals[n] = signal[HISTORY + n] - (total >> shift)
 
 
-def restore(
-    signal: np.ndarray, num_samples: int, coefficients: np.ndarray, order: int, shift: int, bits: int
-) -> bool:
+def restore(signal: np.ndarray, num_samples: int, coefficients: np.ndarray, order: int, shift: int, bits: int) -> bool:
     """The way back, in place: signal[HISTORY:] holds residuals and then samples. False where one has too many bits."""
-    limit = np.int64(1) << (bits - 1)
+    limit = 1 << (bits - 1)
     for n in range(HISTORY, HISTORY + num_samples):
-        total = np.int64(0)
+        total = 0
         for tap in range(order):
             total += coefficients[tap] * signal[n - 1 - tap]
         value = signal[n] + (total >> shift)
@@ -144,7 +140,7 @@ def left_and_right(first: int, second: int, mode: int) -> tuple[int, int]:
 
 def signal_bits(bits: int, mode: int, channel: int) -> int:
     """Bits of the signal in place of a channel: one more where it is the difference of both."""
-    is_side = (channel == 1 and (mode == LEFT_SIDE or mode == MIDDLE_SIDE)) or (channel == 0 and mode == SIDE_RIGHT)
+    is_side = (channel == 1 and mode in (LEFT_SIDE, MIDDLE_SIDE)) or (channel == 0 and mode == SIDE_RIGHT)
     return bits + 1 if is_side else bits
 
 
@@ -181,7 +177,7 @@ def read_residuals(data: np.ndarray, at: int, residuals: np.ndarray) -> int:
 def read_signal(data: np.ndarray, at: int, signal: np.ndarray, num_samples: int, bits: int) -> int:
     """One channel of a stretch into signal[HISTORY:], whose first HISTORY samples are those before; the position."""
     coefficients = np.zeros(HISTORY, np.int64)
-    order, shift = np.int64(0), np.int64(0)
+    order, shift = 0, 0
     kind, at = read_bits(data, at, KIND_BITS)
     if kind == CONSTANT:
         value, at = read_signed(data, at, bits)
@@ -214,7 +210,7 @@ def decode(data: np.ndarray, at: int, pcm: np.ndarray, stretch: int, bits: int) 
     """Fill pcm (C, T) int64, C 1 or 2; the position behind what was read, or -1 where it is no such code."""
     num_channels, num_frames = pcm.shape
     signals = np.zeros((2, HISTORY + stretch), np.int64)
-    first, mode = 0, np.int64(LEFT_RIGHT)
+    first, mode = 0, LEFT_RIGHT
     while first < num_frames:
         num = min(stretch, num_frames - first)
         if num_channels == 2:

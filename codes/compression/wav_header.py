@@ -31,6 +31,10 @@ class NotPcmWavError(ValueError):
     """A WAV file whose samples are no integers, or whose header contradicts itself; the message is the reason."""
 
 
+class FullPaddingError(NotPcmWavError):
+    """The bits that should be empty by the header are not: see `read_wav`'s ``whole_container``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WavHeader:
     """A WAV file without its samples.
@@ -96,7 +100,7 @@ class WavFile:
         """The samples, (C, T) int32 a block.
 
         Raises:
-            NotPcmWavError: there is something in the bits that should be empty.
+            FullPaddingError: there is something in the bits that should be empty.
             OSError: the file is shorter than it was.
         """
         frame_bytes = self.num_channels * self.header.samples.num_bytes
@@ -108,7 +112,7 @@ class WavFile:
                 raise OSError(f"the file has become shorter: it ends after frame {first + len(data) // frame_bytes}")
             pcm = self.header.samples.unpack(data, self.num_channels, self.bits)
             if pcm is None:
-                raise NotPcmWavError(f"its samples have more than the {self.bits} bits that its header gives")
+                raise FullPaddingError(f"its samples have more than the {self.bits} bits that its header gives")
             yield pcm
 
 
@@ -145,9 +149,7 @@ def read_wav(file: BinaryIO, *, whole_container: bool = False) -> WavFile | None
     head = file.read(data_start)
     file.seek(end)
     tail = file.read()
-    samples = SampleBytes(
-        num_bytes=form.sample_bytes, big_endian=order == ">", is_unsigned=form.sample_bytes == 1
-    )
+    samples = SampleBytes(num_bytes=form.sample_bytes, big_endian=order == ">", is_unsigned=form.sample_bytes == 1)
     return WavFile(
         file=file,
         header=WavHeader(head=head, tail=tail, samples=samples),
@@ -207,12 +209,22 @@ def _find_samples(file: BinaryIO, size: int, order: str) -> tuple[_Format, int, 
                 num_bytes = size - place - 8
                 if long_data_bytes is not None:
                     num_bytes = min(num_bytes, long_data_bytes)
+            elif num_bytes == 0 and not _is_chunk(file.read(8), size - place - 16, order):
+                num_bytes = size - place - 8  # written by a program that did not come back to fill it in
             data = (place + 8, num_bytes)
         if form is not None and data is not None:
             return form, *data
         place += 8 + num_bytes + num_bytes % 2
     missing = '"fmt "' if form is None else '"data"'
     raise NotPcmWavError(f"it has no chunk {missing}, so that its samples are unknown")
+
+
+def _is_chunk(head: bytes, left_bytes: int, order: str) -> bool:
+    """Whether a chunk begins with these eight bytes, or the file ends here."""
+    if not head:
+        return True
+    name, num_bytes = struct.unpack(f"{order}4sI", head) if len(head) == 8 else (b"\0", 0)
+    return name.isascii() and name.decode("latin-1").isprintable() and num_bytes <= left_bytes + 1
 
 
 def _read_format(content: bytes, order: str) -> _Format:
@@ -229,8 +241,8 @@ def _read_format(content: bytes, order: str) -> _Format:
     sample_bytes = frame_bytes // num_channels if num_channels else 0
     if not 1 <= sample_bytes <= 4 or frame_bytes != sample_bytes * num_channels or rate == 0:
         raise NotPcmWavError(
-            f"its header gives {num_channels} channels at {rate} Hz in frames of {frame_bytes} bytes: samples must have "
-            "1 to 4 bytes"
+            f"its header gives {num_channels} channels at {rate} Hz in frames of {frame_bytes} bytes: a sample must "
+            "have 1 to 4 bytes"
         )
     if not 8 * sample_bytes - 8 < container_bits <= 8 * sample_bytes and not 1 <= bits <= 8 * sample_bytes:
         raise NotPcmWavError(f"its header gives samples of {bits} bits in {sample_bytes} bytes")

@@ -1,0 +1,321 @@
+"""Code audio files losslessly, and decode them again to the very same files.
+
+    python scripts/compress.py encode IN OUT.wsl [--run runs/NAME | --model FILE | --no-model] [--embed]
+    python scripts/compress.py decode IN.wsl OUT.wav [--keep-going] [--start S] [--seconds S]
+    python scripts/compress.py info FILE.wsl
+    python scripts/compress.py verify FILE.wsl [FILE.wsl ...]
+    python scripts/compress.py bench DIR --csv FILE
+
+What is coded is decoded and compared before the coded file is put in its place. A WAV comes back byte for byte, with
+its header and tags; other formats come back as a WAV of the same samples. docs/wsl-format.md describes the file.
+Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compress_files import BLOCK_SECONDS, Encoded, decode_file, encode_file
+from compress_models import ModelSearch, keep_model, model_codec, run_model, shipped_models
+
+from codes.compression.codec import BlockCodec, ModelError
+from codes.compression.container import Header
+from codes.compression.container_reader import CodedFile
+from codes.compression.container_writer import PcmForm
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["bench"]:
+        from compress_bench import main as bench
+
+        return bench(given[1:])
+    options = _parser().parse_args(given)
+    try:
+        return options.command(options)
+    except (ValueError, OSError, ImportError) as error:
+        _say(f"compress.py: error: {error}", sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="compress.py", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="encode|decode|info|verify|bench")
+    encode = commands.add_parser("encode", help="code an audio file")
+    encode.add_argument("source", type=Path, metavar="IN", help="any audio file of integer samples")
+    encode.add_argument("target", type=Path, metavar="OUT.wsl")
+    which = encode.add_mutually_exclusive_group()
+    which.add_argument("--run", type=Path, metavar="DIR", help="code with the best checkpoint of this run")
+    which.add_argument("--model", type=Path, metavar="FILE", help="code with this model file")
+    which.add_argument("--no-model", action="store_true", help="linear prediction only: fast, and needs no model")
+    encode.add_argument("--embed", action="store_true", help="put the model into the file, so that it is all one needs")
+    encode.add_argument("--no-verify", action="store_true", help="do not decode what is coded to compare it")
+    encode.add_argument("--bytes", action="store_true", help="keep the file's bytes as they are, whatever it is")
+    encode.add_argument(
+        "--block-seconds", type=_positive, default=BLOCK_SECONDS, metavar="S", help="length of a block (%(default)s)"
+    )
+    encode.add_argument("--force", action="store_true", help="write over OUT.wsl where it exists")
+    encode.set_defaults(command=_encode)
+    decode = commands.add_parser("decode", help="give back the WAV")
+    decode.add_argument("source", type=Path, metavar="IN.wsl")
+    decode.add_argument("target", type=Path, metavar="OUT.wav")
+    _add_search(decode)
+    decode.add_argument("--keep-going", action="store_true", help="silence in place of damaged blocks, status 1")
+    decode.add_argument("--start", type=_not_negative, default=0.0, metavar="S", help="second to begin at")
+    decode.add_argument("--seconds", type=_positive, metavar="S", help="how much to decode")
+    decode.add_argument("--force", action="store_true", help="write over OUT.wav where it exists")
+    decode.set_defaults(command=_decode)
+    info = commands.add_parser("info", help="say what is in a coded file")
+    info.add_argument("source", type=Path, metavar="FILE.wsl")
+    info.set_defaults(command=_info)
+    verify = commands.add_parser("verify", help="decode and check everything, write nothing")
+    verify.add_argument("sources", type=Path, nargs="+", metavar="FILE.wsl")
+    _add_search(verify)
+    verify.set_defaults(command=_verify)
+    commands.add_parser("bench", help="compare with other codecs on a folder (bench --help)", add_help=False)
+    return parser
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, action="append", default=[], metavar="DIR", help="a run that has the model")
+    parser.add_argument("--model", type=Path, action="append", default=[], metavar="PATH", help="its file or folder")
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
+    return number
+
+
+def _encode(options: argparse.Namespace) -> int:
+    _check_target(options)
+    model, codecs = _codecs(options)
+    started = time.perf_counter()
+    with _progress("encode") as (on_start, on_block):
+        encoded = encode_file(
+            options.source,
+            options.target,
+            codecs=codecs,
+            model=model if options.embed else b"",
+            block_seconds=options.block_seconds,
+            verify=not options.no_verify,
+            as_bytes=options.bytes,
+            on_start=on_start,
+            on_block=on_block,
+        )
+    if model and not options.embed:
+        kept = keep_model(model)
+        if kept is not None:
+            _say(f"model: kept as {kept}, which decoding needs")
+    for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
+        _say(line)
+    return 0
+
+
+def _codecs(options: argparse.Namespace) -> tuple[bytes, list[BlockCodec]]:
+    """The model's bytes and the codecs to try."""
+    if options.no_model or options.bytes:
+        return b"", []
+    if options.run is not None:
+        model = run_model(options.run)
+        return model, [model_codec(model, str(options.run))]
+    if options.model is not None:
+        model = options.model.read_bytes()
+        return model, [model_codec(model, str(options.model))]
+    models = shipped_models()
+    if options.embed and len(models) != 1:
+        raise ModelError(f"--embed needs one model, there are {len(models)}: choose with --model FILE")
+    return b"".join(models[:1]), [model_codec(model) for model in models]
+
+
+def _encoded_lines(encoded: Encoded, seconds: float, verified: bool) -> Iterator[str]:
+    report, form = encoded.report, encoded.form
+    yield from (f"note: {note}" for note in encoded.notes)
+    for place in report.refused:
+        yield f"note: {place} did not give back the same samples; another codec was taken"
+    ratio = 100 * report.num_bytes / max(1, encoded.source_bytes)
+    yield f"size: {encoded.source_bytes:,} -> {report.num_bytes:,} bytes, {ratio:.2f} %"
+    if report.num_frames and form.layout != "bytes":
+        by_channel = ", ".join(f"{bits / report.num_frames:.3f}" for bits in report.channel_bits)
+        total = 8 * report.num_bytes / (report.num_frames * form.num_channels)
+        yield f"bits per sample: {total:.3f} of {form.bits}; by channel {by_channel}"
+    yield "blocks: " + (_counts(report.packets_by_codec) or "none")
+    checked = "decoded and found equal" if verified else "not verified"
+    yield f"time: {seconds:.2f} s{_real_time(report.num_frames, form, seconds)}, {checked}"
+
+
+def _decode(options: argparse.Namespace) -> int:
+    _check_target(options)
+    started = time.perf_counter()
+    with _progress("decode") as (on_start, on_block):
+        decoded = decode_file(
+            options.source,
+            options.target,
+            ModelSearch(options.model, options.run),
+            keep_going=options.keep_going,
+            start_seconds=options.start,
+            seconds=options.seconds,
+            on_start=on_start,
+            on_block=on_block,
+        )
+    seconds = time.perf_counter() - started
+    for line in decoded.damages:
+        _say(line, sys.stderr)
+    _say(f"size: {options.source.stat().st_size:,} -> {options.target.stat().st_size:,} bytes")
+    _say(f"time: {seconds:.2f} s{_real_time(decoded.num_frames, decoded.header, seconds)}")
+    return 1 if decoded.damages else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    status = 0
+    for source in options.sources:
+        decoded, started = None, time.perf_counter()
+        try:
+            with _progress("verify") as (on_start, on_block):
+                decoded = decode_file(
+                    source,
+                    None,
+                    ModelSearch(options.model, options.run),
+                    keep_going=True,
+                    on_start=on_start,
+                    on_block=on_block,
+                )
+            problems = decoded.damages
+        except (ValueError, OSError) as error:
+            problems = (str(error),)
+        for problem in problems:
+            _say(problem, sys.stderr)
+        if decoded is None or problems:
+            status = 1
+        else:
+            seconds = time.perf_counter() - started
+            speed = _real_time(decoded.num_frames, decoded.header, seconds)
+            _say(f"{source}: sound: every block decodes, and to the MD5 of its PCM{speed}")
+    return status
+
+
+def _info(options: argparse.Namespace) -> int:
+    def resolve(*_: object) -> BlockCodec:
+        raise AssertionError("packets are not decoded here")
+
+    with CodedFile(options.source, resolve) as coded:
+        header = coded.header
+        seconds = header.num_frames / header.sample_rate_hz
+        _say(f"samples: {header.num_frames} frames ({seconds:.2f} s) of {header.num_channels} channels, "
+             f"{header.bits} bits, {header.sample_rate_hz} Hz")  # fmt: skip
+        _say(f"md5 of the PCM: {header.md5.hex()}")
+        _say(f"original: {_LAYOUTS[header.layout]}")
+        for entry in header.codecs:
+            model = f", model {entry.model_hash.hex()}" if any(entry.model_hash) else ""
+            mark = f", fingerprint {entry.fingerprint.hex()}" if any(entry.fingerprint) else ""
+            _say(f"codec: {entry.name}, profile {entry.profile}{model}{mark}")
+        if header.model_bytes:
+            digest = hashlib.sha256(coded.embedded_model()).hexdigest()
+            _say(f"embedded model: {header.model_bytes:,} bytes, {digest}")
+        for line in _packet_lines(coded):
+            _say(line)
+    return 0
+
+
+_LAYOUTS = {
+    "none": "not a WAV; comes back as one",
+    "usual": "a WAV with the usual header",
+    "stored": "a WAV whose header, tags and trailing bytes are kept",
+    "bytes": "a file that is kept as its bytes",
+}
+
+
+def _packet_lines(coded: CodedFile) -> Iterator[str]:
+    """Sizes by channel, and how many blocks each codec has."""
+    header = coded.header
+    sizes, codecs = [0] * len(header.groups), {}
+    for number in range(header.num_packets):
+        packet = coded.packet(number)
+        if packet is None:
+            coded.note_damage(f"damaged in {header.place(number)}")
+            continue
+        sizes[number % len(sizes)] += len(packet.payload)
+        name = coded.codec_name(packet)
+        codecs[name] = codecs.get(name, 0) + 1
+    size = coded.path.stat().st_size
+    if header.num_frames:
+        rate = 8 * size / (header.num_frames * header.num_channels)
+        yield f"size: {size:,} bytes, {rate:.3f} bits per sample"
+        for group, bits in zip(header.groups, (8 * total for total in sizes), strict=True):
+            names = " and ".join(str(channel) for channel in group)
+            plural = "s" if len(group) > 1 else ""
+            yield f"channel{plural} {names}: {bits / (header.num_frames * len(group)):.3f} bits per sample"
+    seconds = header.block_frames / header.sample_rate_hz
+    yield f"blocks: {header.num_blocks} of {seconds:.2f} s; by codec: {_counts(codecs) or 'none'}"
+
+
+def _counts(by_codec: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(by_codec.items()))
+
+
+def _real_time(num_frames: int, form: PcmForm | Header, seconds: float) -> str:
+    if form.layout == "bytes" or seconds <= 0:
+        return ""
+    return f", {num_frames / form.sample_rate_hz / seconds:.2f} times real time"
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    if options.target.exists() and not options.force:
+        raise FileExistsError(f"{options.target} exists already: --force writes over it")
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[tuple[Callable[[PcmForm, int], None], Callable[[int], None]]]:
+    """A bar with the speed, on a terminal; what `encode_file` and `decode_file` call to move it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns: tuple[Any, ...] = (
+        TextColumn(title),
+        BarColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    started, frames, rate = time.perf_counter(), 0, 1
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=None, speed="")
+
+        def on_start(form: PcmForm, num_frames: int) -> None:
+            nonlocal rate
+            rate = form.sample_rate_hz
+            bar.update(task, total=max(1, num_frames))
+
+        def on_block(num_frames: int) -> None:
+            nonlocal frames
+            frames += num_frames
+            speed = frames / rate / max(1e-9, time.perf_counter() - started)
+            bar.update(task, advance=num_frames, speed=f"{speed:.2f} x real time")
+
+        yield on_start, on_block
+
+
+def _say(text: str, file: Any = None) -> None:
+    """Print, also names that are no valid UTF-8."""
+    print(text.encode("utf-8", "backslashreplace").decode(), file=file or sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
