@@ -1,6 +1,7 @@
 """What a model's bits per sample are compared with: FLAC at its best setting, and order-0 entropy.
 
-Both are computed on the same integers that the model is scored on. A sample is one value of one channel.
+`reference_codecs` has the other coders of the bench. Both figures are computed on the same integers that the model is
+scored on. A sample is one value of one channel.
 """
 
 import io
@@ -101,8 +102,12 @@ def flac_bits(pcm: np.ndarray, bits: int, sample_rate_hz: int) -> int:
     return min(len(audio_frames(stream)) * 8 for stream in flac_streams(pcm, bits, sample_rate_hz))
 
 
-def flac_streams(pcm: np.ndarray, bits: int, sample_rate_hz: int) -> list[bytes]:
-    """The FLAC streams that `flac_bits` chooses from, each a whole file; arguments and errors as there."""
+def flac_streams(pcm: np.ndarray, bits: int, sample_rate_hz: int, *, only_libflac: bool = False) -> list[bytes]:
+    """The FLAC streams that `flac_bits` chooses from, each a whole file; arguments and errors as there.
+
+    Args:
+        only_libflac: leave FFmpeg's encoder out.
+    """
     _check_bits(bits)
     if pcm.ndim != 2 or not 1 <= pcm.shape[0] <= 8 or pcm.shape[1] == 0:
         raise ValueError(f"FLAC codes samples of shape (1 to 8 channels, time), got {pcm.shape}")
@@ -110,7 +115,7 @@ def flac_streams(pcm: np.ndarray, bits: int, sample_rate_hz: int) -> list[bytes]
     container_bits = -(-bits // 8) * 8
     frames = np.ascontiguousarray(pcm.T.astype(np.int32)) << (container_bits - bits)  # (T, C)
     streams = [_libflac(frames, container_bits, sample_rate_hz)]
-    if _has_av() and container_bits > 8:  # FFmpeg's encoder knows 16 and 24 bits
+    if not only_libflac and has_av() and container_bits > 8:  # FFmpeg's encoder knows 16 and 24 bits
         modes = ("auto", "indep") if pcm.shape[0] == 2 else ("indep",)
         streams += [_ffmpeg(frames, container_bits, sample_rate_hz, mode) for mode in modes]
     return streams
@@ -120,7 +125,7 @@ def flac_label(bits: int) -> str:
     """Which encoders `flac_bits` takes the best of at that depth, for people."""
     if bits <= 8:
         return "FLAC (libFLAC level 8)"
-    if _has_av():
+    if has_av():
         return "FLAC (best of libFLAC level 8 and FFmpeg level 12)"
     return "FLAC (libFLAC level 8; FFmpeg's encoder was not tried: av is not installed)"
 
@@ -148,7 +153,8 @@ def _check_range(pcm: np.ndarray, bits: int) -> None:
         raise ValueError(f"samples from {pcm.min()} to {pcm.max()} are not of {bits} bits ({-limit} to {limit - 1})")
 
 
-def _has_av() -> bool:
+def has_av() -> bool:
+    """Whether FFmpeg is there, through PyAV."""
     try:
         import av  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError:

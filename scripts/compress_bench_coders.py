@@ -1,0 +1,220 @@
+"""What `compress.py bench` compares: the coders of others and ours, behind one interface, and excerpts of audio."""
+
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from codes.compression import reference_codecs
+from codes.compression.codec import BlockCodec
+from codes.compression.container_writer import PcmForm, block_frames_for, write_coded_file
+from codes.compression.reference_codecs import CodedSize, NotCodedError, container_bits
+from codes.compression.token_codec import TokenCodec
+from codes.data.audio.folder import FoundFile
+from codes.data.audio.reader import AudioFile
+from codes.trainer.injectors.pcm import MuLawInjector
+from codes.trainer.token_model import read_spec, token_codec, token_model_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """Audio to be coded: pcm (C, T) integers of ``bits`` bits."""
+
+    name: str
+    pcm: np.ndarray
+    bits: int
+    sample_rate_hz: int
+
+    @property
+    def raw_bytes(self) -> int:
+        """Its size in a WAV file without the header."""
+        return self.pcm.size * container_bits(self.bits) // 8
+
+
+class Coder:
+    """Something that codes excerpts.
+
+    Args:
+        name: for people.
+        code: the function; raises `NotCodedError` or ValueError for what it does not take.
+        model_bytes: size of the model that a decoder must have.
+    """
+
+    def __init__(self, name: str, code: Callable[[Excerpt], CodedSize], model_bytes: int = 0) -> None:
+        self.name, self.code, self.model_bytes = name, code, model_bytes
+
+    def code_each(self, excerpts: Sequence[Excerpt]) -> Iterator[CodedSize]:
+        """Sizes of excerpts that are coded one by one."""
+        return map(self.code, excerpts)
+
+
+def reference_coders(names: list[str] | None) -> list[Coder]:
+    """The coders of others; see `reference_codecs.coders`."""
+    found = reference_codecs.coders(names).items()
+    return [Coder(name, lambda e, f=function: f(e.pcm, e.bits, e.sample_rate_hz)) for name, function in found]
+
+
+class WslCoder(Coder):
+    """Our file format with one codec, besides linear prediction and raw samples, which it always has.
+
+    The header is what does not grow with the audio's length: everything but the packets.
+    """
+
+    def __init__(
+        self, name: str, codecs: Sequence[BlockCodec], block_seconds: float, model_bytes: int = 0, verify: bool = False
+    ) -> None:
+        super().__init__(name, self._code, model_bytes)
+        self.codecs, self.block_seconds, self.verify = codecs, block_seconds, verify
+
+    def _code(self, excerpt: Excerpt) -> CodedSize:
+        form = PcmForm(
+            sample_rate_hz=excerpt.sample_rate_hz, num_channels=excerpt.pcm.shape[0], bits=excerpt.bits, layout="usual"
+        )
+        block_frames = block_frames_for(self.block_seconds, form)
+        blocks = (
+            excerpt.pcm[:, first : first + block_frames] for first in range(0, excerpt.pcm.shape[1], block_frames)
+        )
+        report = write_coded_file(
+            io.BytesIO(), blocks, form, block_frames=block_frames, codecs=self.codecs, verify=self.verify
+        )
+        return CodedSize(report.num_bytes, report.num_bytes - sum(report.packet_bytes))
+
+
+class TokenCoder(WslCoder):
+    """Our file format with a token language model. Short excerpts of one shape go through the network side by side."""
+
+    BATCH = 64
+    SHORT_FRAMES = 8192  # TokenCodec cuts longer ones into lanes by itself
+
+    def __init__(self, name: str, codec: TokenCodec, block_seconds: float, model_bytes: int, verify: bool) -> None:
+        super().__init__(name, [codec], block_seconds, model_bytes, verify)
+        self.codec = codec
+
+    def _code(self, excerpt: Excerpt) -> CodedSize:
+        self._require_depth(excerpt)
+        return super()._code(excerpt)
+
+    def _require_depth(self, excerpt: Excerpt) -> None:
+        if excerpt.bits != self.codec.layout.bits:
+            raise NotCodedError(f"the model codes {self.codec.layout.bits} bits, not {excerpt.bits}")
+
+    def code_each(self, excerpts: Sequence[Excerpt]) -> Iterator[CodedSize]:
+        """Sizes of excerpts; the packets of short ones are made of streams that were computed side by side."""
+        for first in range(0, len(excerpts), self.BATCH):
+            batch = excerpts[first : first + self.BATCH]
+            same = {(excerpt.pcm.shape, excerpt.bits) for excerpt in batch}
+            if len(same) > 1 or batch[0].pcm.shape[1] > self.SHORT_FRAMES or batch[0].pcm.shape[0] > 2:
+                yield from map(self.code, batch)
+                continue
+            self._require_depth(batch[0])
+            streams = self.codec.encode_each([excerpt.pcm for excerpt in batch], batch[0].bits)
+            for excerpt, stream in zip(batch, streams, strict=True):
+                yield self._packed(excerpt, stream)
+
+    def _packed(self, excerpt: Excerpt, stream: bytes) -> CodedSize:
+        """The size of the file that holds that stream, or linear prediction or raw samples where they are smaller."""
+        return WslCoder(self.name, [_Known(self.codec, stream)], self.block_seconds)._code(excerpt)
+
+
+class _Known:
+    """A codec whose only block is known already: for sizes."""
+
+    def __init__(self, codec: TokenCodec, stream: bytes) -> None:
+        self.name, self.profile = codec.name, codec.profile
+        self.model_hash, self.fingerprint = codec.model_hash, codec.fingerprint
+        self._stream, self._bits = stream, codec.layout.bits
+
+    def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
+        if bits != self._bits:
+            raise ValueError(f"the model codes samples of {self._bits} bits, not of {bits}")
+        return self._stream
+
+    def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:
+        raise ValueError("a stream that was computed beside others is for measuring only")
+
+
+class MuLawCoder(Coder):
+    """The rate of the codes of a mu-law model. Lossy: the audio does not come back, so this is no lossless size."""
+
+    def __init__(self, name: str, codec: TokenCodec, options: dict[str, Any], model_bytes: int) -> None:
+        super().__init__(f"{name} (mu-law codes: lossy)", self._code, model_bytes)
+        self.codec, self.options = codec, options
+
+    def _code(self, excerpt: Excerpt) -> CodedSize:
+        bits = self.codec.layout.bits
+        injector = MuLawInjector(bits=bits, mu=self.options.get("mu"), input_bits=excerpt.bits)
+        codes = injector.forward(torch.from_numpy(excerpt.pcm.astype(np.int32))).numpy()
+        return CodedSize(len(self.codec.encode(codes - (1 << (bits - 1)), bits, excerpt.sample_rate_hz)), 0)
+
+
+def run_coder(run: Path, block_seconds: float, verify: bool = False) -> Coder:
+    """The coder of a run folder, or of a model file that was made of one.
+
+    Raises:
+        ValueError: it is neither.
+        CheckpointError: the run has no whole checkpoint.
+    """
+    data = run.read_bytes() if run.is_file() else token_model_file(run)
+    spec, codec = read_spec(data), token_codec(data, lossy=True)
+    name = f"wsl {run.stem if run.is_file() else run.name}"
+    if spec.mu_law is not None:
+        return MuLawCoder(name, codec, spec.mu_law, len(data))
+    return TokenCoder(name, codec, block_seconds, len(data), verify)
+
+
+def whole_files(files: Sequence[FoundFile], bits: int | None, seconds: float | None) -> Iterator[Excerpt | str]:
+    """Every file at its own depth or another one, or its middle; a sentence instead where it cannot serve."""
+    for found in files:
+        info = found.info
+        length = info.num_frames if seconds is None else min(info.num_frames, round(seconds * info.sample_rate_hz))
+        if bits is not None and info.bits < bits:
+            yield f"{found.relative}: has {info.bits} bits, fewer than {bits}"
+        elif length == 0:
+            yield f"{found.relative}: has no frames"
+        else:
+            yield _excerpt(found, (info.num_frames - length) // 2, length, bits or info.bits, found.relative)
+
+
+def _excerpt(found: FoundFile, start: int, num_frames: int, bits: int, name: str) -> Excerpt:
+    """Frames of a file at its own depth or a lower one: low bits are dropped by an arithmetic shift.
+
+    Never at a higher one: every coder would find the empty bits at once.
+    """
+    with AudioFile(found.path, stream=found.stream) as file:
+        pcm = file.read(start, num_frames) >> (found.info.bits - bits)
+    return Excerpt(name=name, pcm=pcm, bits=bits, sample_rate_hz=found.info.sample_rate_hz)
+
+
+def chunks(files: Sequence[FoundFile], num: int, chunk_bytes: int, bits: int, seed: int) -> Iterator[Excerpt | str]:
+    """Chunks of so many bytes of PCM (or the whole frames that fit), from random places, every place as likely.
+
+    Raises:
+        ValueError: a frame does not fit into a chunk.
+    """
+    usable, places = [], []
+    for found in files:
+        info = found.info
+        frames = chunk_bytes // (info.num_channels * container_bits(bits) // 8)
+        if frames < 1:
+            raise ValueError(f"{found.path}: {chunk_bytes} bytes do not hold a frame of {info.num_channels} channels")
+        if info.bits < bits or info.num_frames < frames:
+            why = f"has {info.bits} bits, fewer than {bits}" if info.bits < bits else "is shorter than a chunk"
+            yield f"{found.relative}: {why}"
+        else:
+            usable.append((found, frames))
+            places.append(info.num_frames - frames + 1)
+    if not usable:
+        return
+    chosen = np.sort(np.random.default_rng(seed).integers(0, sum(places), num))
+    starts = np.cumsum([0, *places])
+    for place, number in zip(chosen.tolist(), np.searchsorted(starts, chosen, "right") - 1, strict=True):
+        found, frames = usable[number]
+        start = place - int(starts[number])
+        yield _excerpt(found, start, frames, bits, f"{found.relative}@{start}")
