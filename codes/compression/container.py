@@ -147,21 +147,17 @@ def read_header(head: bytes, *, mend: bool = False) -> tuple[Header, int]:
         CodedFileError: not a coded file, of another version, truncated, damaged, or impossible.
     """
     if mend:
-        for candidate in (head, *_with_one_bit_flipped(head)):
+        for candidate in _with_one_bit_flipped(head):
             try:
                 return read_header(candidate)
             except CodedFileError:
                 continue
     if head[:8] != MAGIC:
-        raise CodedFileError(
-            f"not a coded file: it begins with {head[:8]!r}, not {MAGIC!r}, or its first bytes are bad"
-        )
+        raise CodedFileError(f"not a coded file, or damaged in its header: it begins with {head[:8]!r}, not {MAGIC!r}")
     if len(head) < _FIXED.size + _CRC.size:
         raise CodedFileError(f"truncated in its header: {len(head)} bytes")
     if head[8] != VERSION:
-        raise CodedFileError(
-            f"is of version {head[8]}, this program reads version {VERSION} (or its header is damaged)"
-        )
+        raise CodedFileError(f"is of version {head[8]}, this program reads version {VERSION}; or damaged in its header")
     end = _end_of_entries(head)
     if end is None or not has_good_crc(head[: end + _CRC.size]):
         truncated = end is None or end + _CRC.size > len(head)
