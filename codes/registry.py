@@ -30,7 +30,10 @@ from typing import Any, ClassVar
 MISSING = dataclasses.MISSING
 
 # Where the built-in classes live. Packages are walked, modules imported.
-BUILTIN_MODULES = ("codes.trainer.injectors", "codes.trainer.losses", "codes.models", "codes.data.audio")
+BUILTIN_MODULES = (
+    *("codes.trainer.injectors", "codes.trainer.losses", "codes.trainer.losses_latent"),
+    *("codes.models", "codes.data.audio"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Injector(Registered):
     kind: ClassVar[str] = "injector"
     item_seeds: Tensor | None = None  # (B,) int64, of the batch at hand; the step sets them before it calls forward()
     salt: int = 0  # tells the draws of two injectors apart; the step makes it from the injector's name
+    step: int = 0  # the training step at hand, from 1; 0 in validation
     _generator: torch.Generator | None = None
     _seed: int = 0
     _draws: int = 0

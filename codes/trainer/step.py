@@ -45,11 +45,12 @@ class BoundInjector:
             return not self.flags.train
         return not self.flags.eval and not (self.flags.no_accum and micro) and self.flags.due(step)
 
-    def run(self, state: State, seed: int) -> None:
+    def run(self, state: State, seed: int, step: int = 0) -> None:
         """Read, compute, write."""
         # Torch's CPU generator takes 32 bits of a seed: batch, micro-batch and name must all reach them.
         self.injector.reseed(zlib.crc32((seed % 2**64).to_bytes(8, "little"), self._seed))
         self.injector.item_seeds = state.get(ITEM_SEED)
+        self.injector.step = step
         grad = torch.no_grad() if self.flags.no_grad else contextlib.nullcontext()
         try:
             with grad:
@@ -146,7 +147,7 @@ class Step:
         """Run the injectors that take part."""
         for injector in self.injectors:
             if injector.runs(phase, micro, step):
-                injector.run(state, seed)
+                injector.run(state, seed, step)
 
     def figures(self, state: State) -> dict[str, Mapping[str, Figure]]:
         """What all losses have to report in validation besides themselves, by loss."""

@@ -74,7 +74,7 @@ def trace(
                 continue
             versions = {key: value._version for key, value in state.items() if isinstance(value, Tensor)}
             with parts.precision.autocast():
-                injector.run(state, seed + micro)
+                injector.run(state, seed + micro, number)
             _refuse_changes(state, versions, injector)
             records += [Record(step.name, k, injector.name, injector.mark, state[k]) for k in injector.flags.out]
         total = torch.zeros((), device=parts.device)
