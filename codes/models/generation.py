@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from codes.models.forecast import Forecast, Forecaster, plain_forecast
+from codes.models.front_end import HierarchicalTransformer
 from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.transformer import Transformer
 
@@ -27,7 +28,7 @@ class Steppable(Protocol):
     vocabulary: int
     channel_embedding: torch.nn.Parameter
     forecaster: Forecaster | None
-    transformer: Transformer
+    transformer: Transformer | HierarchicalTransformer
     head: SoftmaxHead | BytesHead | LogisticsHead
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from codes.models import generation
 from codes.models.forecast import Forecast, Forecaster, plain_forecast
+from codes.models.front_end import FrontEnd, HierarchicalTransformer
 from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.inputs import ConvolutionInput, TokenInput, ValueInput
 from codes.models.linear_prediction import LinearPrediction
@@ -46,7 +47,9 @@ class Gpt(Network):
         head: softmax over all codes, bytes p(high) p(low | high) for 9 to 16 bits, or mixture of logistics.
         mixtures: components of the logistics head.
         context: leading tokens that only linear prediction and convolution see; they are not scored.
-        max_length: positions that the key-value cache holds when generating.
+        max_length: tokens that the key-value cache holds when generating.
+        front_end: strided causal convolutions before the transformer and an upsampler after it, for long contexts;
+            null is off.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Gpt(Network):
         mixtures: int = 6,
         context: int = 0,
         max_length: int = 2048,
+        front_end: FrontEnd | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary = _check_codes(bits, vocabulary, head, input, convolution, linear_prediction)
@@ -77,33 +81,41 @@ class Gpt(Network):
             raise ValueError(
                 "tied: true shares the embedding table with the softmax head: use head: softmax, input: ids"
             )
+        if front_end and front_end.factor % num_channels:
+            product = f"front_end.strides multiply to {front_end.factor}"
+            raise ValueError(f"{product}: it must be a multiple of num_channels, {num_channels}")
         self.bits, self.num_channels = bits, num_channels
         self.context, self.max_length = context, max_length
-        self.channel_embedding = nn.Parameter(torch.randn(num_channels, model_dim) * 0.02)
+        width = front_end.dims[0] if front_end else model_dim  # of what is fed in and comes out
+        self.channel_embedding = nn.Parameter(torch.randn(num_channels, width) * 0.02)
         # with a context the first token has codes before it like any other
-        self.start = None if context else nn.Parameter(torch.randn(model_dim) * 0.02)
+        self.start = None if context else nn.Parameter(torch.randn(width) * 0.02)
         split = head != "softmax" and self.vocabulary > 256
         self.inputs = nn.ModuleList()
         if input in ("ids", "both"):
-            self.inputs.append(TokenInput(model_dim, self.vocabulary, split))
+            self.inputs.append(TokenInput(width, self.vocabulary, split))
         if input in ("values", "both"):
-            self.inputs.append(ValueInput(model_dim, bits or 0))
+            self.inputs.append(ValueInput(width, bits or 0))
         if convolution:
-            self.inputs.append(ConvolutionInput(model_dim, bits or 0, convolution, num_channels))
+            self.inputs.append(ConvolutionInput(width, bits or 0, convolution, num_channels))
         self.forecaster = Forecaster(linear_prediction, num_channels, bits or 0) if linear_prediction else None
         if self.forecaster:
-            self.feature_input = nn.Linear(self.forecaster.num_features, model_dim, bias=False)
-        self.transformer = Transformer(layers, model_dim, heads, num_channels, norm, activation, dropout)
-        self.head = self._make_head(head, model_dim, mixtures, tied)
+            self.feature_input = nn.Linear(self.forecaster.num_features, width, bias=False)
+        if front_end:
+            self.transformer = HierarchicalTransformer(front_end, layers, model_dim, heads, norm, activation, dropout)
+        else:
+            self.transformer = Transformer(layers, model_dim, heads, num_channels, norm, activation, dropout)
+        self.head = self._make_head(head, width, mixtures, tied, lean=front_end is not None)
 
-    def _make_head(self, head: str, dim: int, mixtures: int, tied: bool) -> Head:
+    def _make_head(self, head: str, dim: int, mixtures: int, tied: bool, lean: bool) -> Head:
         if head == "bytes":
             return BytesHead(dim, self.bits or 0)
         if head == "logistics":
             forecaster = self.forecaster
             sizes = (forecaster.num_offsets, forecaster.num_features) if forecaster else (0, 0)
             return LogisticsHead(dim, self.bits or 0, mixtures, *sizes)
-        return SoftmaxHead(dim, self.vocabulary, self.inputs[0].tables[0].weight if tied else None)  # type: ignore
+        table: nn.Parameter | None = self.inputs[0].tables[0].weight if tied else None  # type: ignore
+        return SoftmaxHead(dim, self.vocabulary, table, lean)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Code lengths of all tokens after the context.

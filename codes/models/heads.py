@@ -32,13 +32,15 @@ class SoftmaxHead(nn.Module):
     Args:
         dim: width of the hidden vectors.
         vocabulary: number of codes V.
-        table: the embedding table (V, dim) to use as the output weights, or None for weights of its own.
+        table: the embedding table to use as the output weights, V rows or more (dim wide), or None for its own.
+        lean: never hold the logits of all tokens; a large vocabulary is always handled so.
     """
 
-    def __init__(self, dim: int, vocabulary: int, table: nn.Parameter | None = None) -> None:
+    def __init__(self, dim: int, vocabulary: int, table: nn.Parameter | None = None, lean: bool = False) -> None:
         super().__init__()
+        self.lean = lean or vocabulary >= LEAN_CODES
         # without drawing numbers for weights that are replaced
-        self.output = nn.utils.skip_init(nn.Linear, dim, vocabulary, bias=False)
+        self.output = nn.utils.skip_init(nn.Linear, dim, vocabulary if table is None else len(table), bias=False)
         self.output.weight = table if table is not None else nn.Parameter(torch.zeros(vocabulary, dim))
         self.vocabulary = vocabulary
         # A tied table has rows of size 0.02 sqrt(dim) and normed hidden vectors sqrt(dim): hold the logits small.
@@ -47,7 +49,7 @@ class SoftmaxHead(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) -> (..., V) float32."""
         parts = [
-            functional.linear(part, weight.float() * self.gain)
+            functional.linear(part, weight[: self.vocabulary].float() * self.gain)
             for part, weight in linear_terms(self.output, hidden.float())
         ]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
@@ -58,7 +60,7 @@ class SoftmaxHead(nn.Module):
 
     def nats(self, hidden: Tensor, codes: Tensor, forecast: Forecast | None = None) -> Tensor:
         """hidden (B, N, D), codes (B, N) int64 -> code lengths (B, N) float32."""
-        if self.vocabulary >= LEAN_CODES:
+        if self.lean:
             terms = linear_terms(self.output, hidden.float().flatten(0, -2) * self.gain)
             return lean_nats(terms, codes.flatten(), self.vocabulary).view_as(codes)
         logits = self._logits(hidden)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 BLOCK_LOGITS = 2**24  # logits at a time: 64 MiB
+MOST_ROWS = 1024  # tokens at a time
 LEAN_CODES = 4096  # vocabularies from here on are worth it
 
 Term = tuple[Tensor, Tensor]  # hidden (N, D) and weight (V or more, D): their product is a part of the logits
@@ -54,7 +55,7 @@ def lean_nats(terms: Sequence[Term], codes: Tensor, num_codes: int, block_logits
         (N,) float32 nats.
     """
     flat = [tensor.float() for term in terms for tensor in term]
-    rows = max(1, block_logits // num_codes)
+    rows = max(1, min(block_logits // num_codes, MOST_ROWS))
     return _LeanNats.apply(codes, num_codes, rows, torch.is_grad_enabled(), *flat)  # type: ignore[no-any-return]
 
 

@@ -150,12 +150,13 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """x (B, N, dim) -> (B, N, dim). ``recompute`` keeps only block inputs for the backward pass."""
-        rotary = self._rotary(0, x.shape[1], x.device)
+        rotary = self.rotary_at(0, x.shape[1], x.device)
         for block in self.blocks:
             x = cast(Tensor, checkpoint(block, x, rotary, use_reentrant=False)) if recompute else block(x, rotary)
         return self.norm(x)
 
-    def _rotary(self, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def rotary_at(self, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions start .. start + length - 1."""
         return self.rotary(torch.arange(start, start + length, device=device) // self.num_channels)
 
     def caches(self, batch: int, length: int, device: torch.device) -> list[KeyValueCache]:
