@@ -78,7 +78,7 @@ def trace(
             _refuse_changes(state, versions, injector)
             records += [Record(step.name, k, injector.name, injector.mark, state[k]) for k in injector.flags.out]
         total = torch.zeros((), device=parts.device)
-        for loss in step.losses:
+        for loss in [loss for loss in step.losses if loss.flags.due(number)]:
             value, count = loss.measure(state)
             mean = value / count if not isinstance(count, Tensor) else value / count.clamp(min=1e-9)
             records.append(Record(step.name, f"loss {loss.name}", loss.name, loss.mark, mean.detach()))
