@@ -107,7 +107,8 @@ class LinearCodec:
         else:
             data[0] = _STRETCH_FRAMES.bit_length() - 1
             channel_bits = np.zeros(pcm.shape[0])
-            at = analysis.encode(data, 8, pcm.astype(np.int64), _STRETCH_FRAMES, bits, channel_bits)
+            samples = np.ascontiguousarray(pcm, np.int64)
+            at = analysis.encode(data, 8, samples, _STRETCH_FRAMES, bits, channel_bits)
             self.channel_bits = tuple(channel_bits)
         return data[: -(-at // 8)].tobytes()
 
