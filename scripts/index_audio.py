@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.data.audio.index import Index, build_index
-from codes.data.audio.manifest_writer import WRITERS, manifest_text, write_manifest
-from codes.data.audio.walk import no_audio_message
+from codes.data.audio.listing.index import Index, build_index
+from codes.data.audio.listing.manifest_writer import WRITERS, manifest_text, write_manifest
+from codes.data.audio.listing.walk import no_audio_message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.index import build_index, read_index
+from codes.data.audio.listing.index import build_index, read_index
 from scripts.index_audio import main
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,8 +17,8 @@ import numpy as np
 from codes.data.audio.channel_layout import ChannelChoice, ChannelLayout
 from codes.data.audio.demo_corpus import cache_root, demo_corpus
 from codes.data.audio.demo_surround import demo_surround
-from codes.data.audio.folder import FoundFile, Scan, scan
-from codes.data.audio.index import Index, write_index
+from codes.data.audio.listing.folder import FoundFile, Scan, scan
+from codes.data.audio.listing.index import Index, write_index
 from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment

@@ -18,20 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from codes.data.audio.diagnosis import Diagnosis, FileReport, Plan, in_order, name_below
-from codes.data.audio.doctor_collection import collection_findings, with_sides
-from codes.data.audio.doctor_findings import error_finding, file_findings
-from codes.data.audio.doctor_json import write_json
-from codes.data.audio.doctor_measure import Measures, measure
-from codes.data.audio.doctor_picture import picture
-from codes.data.audio.doctor_text import print_diagnosis, printable
-from codes.data.audio.file_progress import FileProgress
-from codes.data.audio.index import build_index
-from codes.data.audio.index_entry import IndexEntry
+from codes.data.audio.health.as_json import write_json
+from codes.data.audio.health.as_picture import picture
+from codes.data.audio.health.as_text import print_diagnosis, printable
+from codes.data.audio.health.collection import collection_findings, with_sides
+from codes.data.audio.health.diagnosis import Diagnosis, FileReport, Plan, in_order, name_below
+from codes.data.audio.health.findings import error_finding, file_findings
+from codes.data.audio.health.measure import Measures, measure
+from codes.data.audio.listing.file_progress import FileProgress
+from codes.data.audio.listing.index import build_index
+from codes.data.audio.listing.index_entry import IndexEntry
+from codes.data.audio.listing.walk import no_audio_message
 from codes.data.audio.picture import save_png
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.splits import Split, SplitKind
-from codes.data.audio.walk import no_audio_message
 
 
 def diagnose(
@@ -44,7 +44,7 @@ def diagnose(
     """Examine all audio files in these folders and below, those of these paths that are files, and those in lists.
 
     Args:
-        paths: folders, audio files, lists of audio files (see `codes.data.audio.manifests`).
+        paths: folders, audio files, lists of audio files (see `codes.data.audio.listing.manifests`).
         plan: what training will be told.
         workers: how many files are examined at a time (default: one a core).
         progress: show how far it has come, on stderr.
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, description=lines[0], epilog=lines[-2], allow_abbrev=False)
     add = parser.add_argument
     add("paths", nargs="+", metavar="DIR", help="folders, audio files, lists of audio files")
-    add("--json", type=Path, metavar="FILE", help="write everything as JSON (keys: codes/data/audio/doctor_json.py)")
+    add("--json", type=Path, metavar="FILE", help="write everything as JSON (keys: codes/data/audio/health/as_json.py)")
     add("--picture", type=Path, metavar="FILE", help="draw an overview as PNG")
     add("--strict", action="store_true", help="warnings count as errors")
     add("--workers", type=int, metavar="N", help="how many files are examined at a time (default: one a core)")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codes.data.audio.folder import FoundFile, Scan
+from codes.data.audio.listing.folder import FoundFile, Scan
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
 from codes.data.audio.reader import num_streams
 from codes.data.audio.recordings import Recording, Segment, facts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from codes.data.audio.chunk_dataset import ChunkDataset
-from codes.data.audio.folder import FoundFile, Scan
+from codes.data.audio.listing.folder import FoundFile, Scan
 from codes.data.audio.recordings import Segment
 from codes.data.audio.splits import Sides
 

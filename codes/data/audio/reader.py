@@ -3,8 +3,8 @@
     from codes.data.audio.reader import AudioFile, probe, read
 
 A file of b bits gives integers in -2^(b-1) .. 2^(b-1) - 1, int16 up to 16 bits and int32 above; integer PCM never
-passes through floating point. libsndfile reads what it reads exactly (`sndfile_reader`), FFmpeg the rest
-(`pyav_reader`): MP3, AAC, ALAC, Opus, Vorbis, WavPack, TTA, WMA, the sound of MP4 and Matroska, and FLAC of any depth
+passes through floating point. libsndfile reads what it reads exactly (`sndfile`), FFmpeg the rest
+(`pyav`): MP3, AAC, ALAC, Opus, Vorbis, WavPack, TTA, WMA, the sound of MP4 and Matroska, and FLAC of any depth
 or of unknown length. A read at an offset equals the same slice of the whole file, in every format.
 
 Files of floating point samples are refused unless ``float_bits`` says which integers they stand for.
@@ -18,10 +18,10 @@ from types import TracebackType
 
 import numpy as np
 
-from codes.data.audio.pyav_reader import PyAvDecoder, num_audio_streams
-from codes.data.audio.reader_info import AudioInfo, AudioReadError, Decoder, RawFile, open_file
-from codes.data.audio.sndfile_reader import NotForSndfileError, SndfileDecoder
-from codes.data.audio.wav_chunks_reader import check_wav_format
+from codes.data.audio.formats.info import AudioInfo, AudioReadError, Decoder, RawFile, open_file
+from codes.data.audio.formats.pyav import PyAvDecoder, num_audio_streams
+from codes.data.audio.formats.sndfile import NotForSndfileError, SndfileDecoder
+from codes.data.audio.formats.wav_chunks import check_wav_format
 
 __all__ = ["AudioFile", "AudioInfo", "AudioReadError", "num_streams", "probe", "read", "to_bits"]
 
@@ -173,7 +173,9 @@ def to_bits(pcm: np.ndarray, bits: int, wanted_bits: int) -> np.ndarray:
     Going up and down again is exact. int16 for up to 16 bits, int32 above.
     """
     dtype = np.int16 if wanted_bits <= 16 else np.int32
-    if wanted_bits <= bits:
+    if wanted_bits == bits:
+        return pcm.astype(dtype, copy=False)
+    if wanted_bits < bits:
         return (pcm >> (bits - wanted_bits)).astype(dtype, copy=False)
     return pcm.astype(dtype, copy=False) << (wanted_bits - bits)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.formats.plain_wav import PlainWav, new_scratch, open_plain_wav
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.pcm_cache import CachedPcm
-from codes.data.audio.plain_wav import PlainWav, new_scratch, open_plain_wav
 from codes.data.audio.reader import AudioFile, AudioInfo, AudioReadError
 
 _MOST_OPEN = 64  # files a process

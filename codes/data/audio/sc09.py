@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
 from codes.data.audio.splits import Sides
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.listing.folder import FoundFile
 
 SplitKind = Literal["file", "folder", "list", "interval"]
 Sides = tuple[list[FoundFile], list[FoundFile]]

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from codes.data.audio.diagnosis import TITLES, Diagnosis, Finding, Plan, verdict
 from codes.data.audio.doctor import diagnose, main
-from codes.data.audio.doctor_json import as_record
-from codes.data.audio.doctor_text import print_diagnosis
+from codes.data.audio.health.as_json import as_record
+from codes.data.audio.health.as_text import print_diagnosis
+from codes.data.audio.health.diagnosis import TITLES, Diagnosis, Finding, Plan, verdict
 from codes.data.audio.resample import resample
 from codes.data.audio.splits import Split
 from codes.data.audio.stereo_chunk import StereoChunkDataset

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codes.data.audio.diagnosis import Plan
 from codes.data.audio.doctor import diagnose
-from codes.data.audio.doctor_measure import measure
-from codes.data.audio.doctor_signal import Clipping, Depth, Levels, PcmHash
-from codes.data.audio.doctor_spectrum import Band, MeanSpectrum, find_band
+from codes.data.audio.health.diagnosis import Plan
+from codes.data.audio.health.measure import measure
+from codes.data.audio.health.signals import Clipping, Depth, Levels, PcmHash
+from codes.data.audio.health.spectrum import Band, MeanSpectrum, find_band
 from codes.data.audio.resample import resample
 from codes.data.audio.splits import Split
 from tests.data.audio.coded_audio import write_coded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.folder import scan
+from codes.data.audio.listing.folder import scan
 from codes.data.audio.reader import AudioReadError
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio import file_progress, index
-from codes.data.audio.file_progress import FileProgress
-from codes.data.audio.index import Index, build_index, hash_file, read_index, write_index
-from codes.data.audio.index_entry import to_record
-from codes.data.audio.manifest_record import ManifestError
-from codes.data.audio.probe_process import ProbeProcesses
-from codes.data.audio.walk import Candidate
+from codes.data.audio.listing import file_progress, index
+from codes.data.audio.listing.file_progress import FileProgress
+from codes.data.audio.listing.index import Index, build_index, hash_file, read_index, write_index
+from codes.data.audio.listing.index_entry import to_record
+from codes.data.audio.listing.manifest_record import ManifestError
+from codes.data.audio.listing.probe_process import ProbeProcesses
+from codes.data.audio.listing.walk import Candidate
 
 
 def write(path: Path, num_frames: int = 100, channels: int = 2, rate_hz: int = 8000, subtype: str = "PCM_16") -> Path:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.folder import scan
-from codes.data.audio.index import build_index
-from codes.data.audio.manifest_record import ManifestError
-from codes.data.audio.manifest_writer import WRITERS, write_manifest
-from codes.data.audio.manifests import ManifestItem, contradiction, is_manifest, read_manifest
+from codes.data.audio.listing.folder import scan
+from codes.data.audio.listing.index import build_index
+from codes.data.audio.listing.manifest_record import ManifestError
+from codes.data.audio.listing.manifest_writer import WRITERS, write_manifest
+from codes.data.audio.listing.manifests import ManifestItem, contradiction, is_manifest, read_manifest
 from codes.data.audio.reader import AudioInfo, AudioReadError
 
 

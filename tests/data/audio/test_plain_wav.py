@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio import plain_wav
-from codes.data.audio.plain_wav import PlainWav, new_scratch, open_plain_wav
+from codes.data.audio.formats import plain_wav
+from codes.data.audio.formats.plain_wav import PlainWav, new_scratch, open_plain_wav
 from codes.data.audio.reader import AudioFile, AudioReadError
 from codes.data.audio.stereo_chunk import StereoChunkDataset
 

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from codes.data.audio import probe_process
-from codes.data.audio.index import build_index
-from codes.data.audio.probe_process import ProbeProcesses, is_costly
+from codes.data.audio.listing import probe_process
+from codes.data.audio.listing.index import build_index
+from codes.data.audio.listing.probe_process import ProbeProcesses, is_costly
 from codes.data.audio.reader import AudioReadError, probe
 
 

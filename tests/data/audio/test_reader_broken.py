@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.cut_end_reader import mpeg_frame_bytes
-from codes.data.audio.flac_end_reader import ends_as_promised, stream_info
+from codes.data.audio.formats.cut_end import mpeg_frame_bytes
+from codes.data.audio.formats.flac_end import ends_as_promised, stream_info
+from codes.data.audio.formats.info import open_file
 from codes.data.audio.reader import AudioFile, AudioReadError, num_streams, probe, read
-from codes.data.audio.reader_info import open_file
 from tests.data.audio.coded_audio import (
     CODED,
     LOSSLESS,

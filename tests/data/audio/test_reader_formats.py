@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from codes.data.audio.pyav_reader import PyAvDecoder
+from codes.data.audio.formats.info import open_file
+from codes.data.audio.formats.pyav import PyAvDecoder
 from codes.data.audio.reader import AudioFile, AudioReadError, num_streams, probe, read
-from codes.data.audio.reader_info import open_file
 from tests.data.audio.coded_audio import (
     CODED,
     LOSSLESS,

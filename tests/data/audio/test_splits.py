@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.reader import AudioInfo
 from codes.data.audio.splits import Split
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from codes.data.audio.diagnosis import TITLES, Diagnosis, FileReport, Finding, verdict
+from codes.data.audio.health.diagnosis import TITLES, Diagnosis, FileReport, Finding, verdict
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _MOST_NAMES = 3

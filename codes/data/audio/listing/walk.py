@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from codes.data.audio.manifests import ManifestItem, is_manifest, read_manifest
+from codes.data.audio.listing.manifests import ManifestItem, is_manifest, read_manifest
 
 # Names of the formats that are read. Other files in a folder are left out, and counted.
 EXTENSIONS = (
@@ -55,7 +55,7 @@ def walk(paths: Sequence[str | os.PathLike[str]], manifest_root: Path | None = N
     Links are followed, each folder once. Hidden files and folders are left out.
 
     Args:
-        paths: folders, audio files, and lists of audio files (see `codes.data.audio.manifests`).
+        paths: folders, audio files, and lists of audio files (see `codes.data.audio.listing.manifests`).
         manifest_root: where relative paths in lists are looked for when they are not beside the list.
 
     Raises:

@@ -15,8 +15,8 @@ Keys of the whole:
 - ``files``: each with ``path``, ``relative``, ``size_bytes``, ``content_hash`` (SHA-256 of its bytes), ``side`` (train,
   val, both, none), ``error`` (null, or why it cannot be read), ``info`` and ``measures`` (null where they are unknown)
 
-``info`` has the fields of `codes.data.audio.reader_info.AudioInfo`, ``measures`` those of
-`codes.data.audio.doctor_measure.Measures`; ``rms_db`` is null for silence.
+``info`` has the fields of `codes.data.audio.formats.info.AudioInfo`, ``measures`` those of
+`codes.data.audio.health.measure.Measures`; ``rms_db`` is null for silence.
 """
 
 import json
@@ -28,7 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codes.data.audio.diagnosis import SEVERITIES, Diagnosis, FileReport, Finding, Plan, verdict
+from codes.data.audio.health.diagnosis import SEVERITIES, Diagnosis, FileReport, Finding, Plan, verdict
 from codes.data.audio.reader import AudioInfo
 
 VERSION = 1

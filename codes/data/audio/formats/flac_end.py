@@ -9,7 +9,7 @@ chance: so this finds that a file is right, and that it is wrong only decoding c
 import re
 from dataclasses import dataclass
 
-from codes.data.audio.reader_info import RawFile
+from codes.data.audio.formats.info import RawFile
 
 _RATES_HZ = (None, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 _MOST_WINDOW_BYTES = 1 << 22

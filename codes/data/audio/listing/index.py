@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from codes.data.audio.file_progress import FileProgress
-from codes.data.audio.index_entry import IndexEntry, from_record
-from codes.data.audio.manifest_writer import write_manifest
-from codes.data.audio.manifests import ManifestError, contradiction, read_records
-from codes.data.audio.probe_process import ProbeProcesses, is_costly
+from codes.data.audio.listing.file_progress import FileProgress
+from codes.data.audio.listing.index_entry import IndexEntry, from_record
+from codes.data.audio.listing.manifest_writer import write_manifest
+from codes.data.audio.listing.manifests import ManifestError, contradiction, read_records
+from codes.data.audio.listing.probe_process import ProbeProcesses, is_costly
+from codes.data.audio.listing.walk import Candidate, walk
 from codes.data.audio.reader import AudioReadError
-from codes.data.audio.walk import Candidate, walk
 
 _DEFAULT_WORKERS = 8
 _FILES_PER_TASK = 16

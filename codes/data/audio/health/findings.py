@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from codes.data.audio.diagnosis import FileReport, Finding, Plan, Severity
-from codes.data.audio.doctor_measure import Measures
-from codes.data.audio.doctor_spectrum import Band
+from codes.data.audio.health.diagnosis import FileReport, Finding, Plan, Severity
+from codes.data.audio.health.measure import Measures
+from codes.data.audio.health.spectrum import Band
 from codes.data.audio.reader import AudioInfo
 
 MUCH_CLIPPED_SHARE = 1e-4

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from codes.data.audio.cut_end_reader import check_whole, mpeg_frame_bytes
-from codes.data.audio.pyav_depth_reader import Promise, promise, true_bits
-from codes.data.audio.reader_info import (
+from codes.data.audio.formats.cut_end import check_whole, mpeg_frame_bytes
+from codes.data.audio.formats.info import (
     AudioInfo,
     AudioReadError,
     RawFile,
@@ -30,6 +29,7 @@ from codes.data.audio.reader_info import (
     float_to_bits,
     refuse_floating,
 )
+from codes.data.audio.formats.pyav_depth import Promise, promise, true_bits
 
 # Only containers of audio: no playlists and scripts, which would open other files. FFmpeg's names of its demuxers.
 _DEMUXERS = (
@@ -44,7 +44,7 @@ _SEEK_WORTH_SECONDS = 5.0  # a shorter way forwards is decoded instead of sought
 
 
 class PyAvDecoder:
-    """A file open in FFmpeg; see `reader_info.Decoder`.
+    """A file open in FFmpeg; see `info.Decoder`.
 
     Args:
         raw: the open file.

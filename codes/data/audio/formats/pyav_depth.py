@@ -5,8 +5,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from codes.data.audio.flac_end_reader import ends_as_promised, stream_info
-from codes.data.audio.reader_info import AudioReadError, RawFile
+from codes.data.audio.formats.flac_end import ends_as_promised, stream_info
+from codes.data.audio.formats.info import AudioReadError, RawFile
 
 _EXACT = ("aiff", "au", "caf", "mov", "ogg", "tta", "wav", "wv")  # whose duration is a number of frames
 _MICROSECONDS = 1_000_000

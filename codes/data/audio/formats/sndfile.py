@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from codes.data.audio.flac_end_reader import ends_as_promised, stream_info
-from codes.data.audio.reader_info import (
+from codes.data.audio.formats.flac_end import ends_as_promised, stream_info
+from codes.data.audio.formats.info import (
     AudioInfo,
     AudioReadError,
     RawFile,
@@ -25,7 +25,7 @@ from codes.data.audio.reader_info import (
     float_to_bits,
     refuse_floating,
 )
-from codes.data.audio.wav_chunks_reader import check_chunks, in_usual_order
+from codes.data.audio.formats.wav_chunks import check_chunks, in_usual_order
 
 # libsndfile's name of a sample type -> bits.
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -54,7 +54,7 @@ class NotForSndfileError(Exception):
 
 
 class SndfileDecoder:
-    """A file open in libsndfile; see `reader_info.Decoder`.
+    """A file open in libsndfile; see `info.Decoder`.
 
     Raises:
         NotForSndfileError: another library must try.
@@ -117,16 +117,23 @@ def _open(raw: RawFile) -> Any:
         import soundfile
     except (ImportError, OSError) as error:
         raise ImportError(f"reading audio needs soundfile (pip install soundfile): {error}") from error
+
+    class ReadFile(soundfile.SoundFile):
+        """soundfile seeks to where it is after every read, for writers; in FLAC that decodes a frame in vain."""
+
+        def seekable(self) -> bool:
+            return False
+
     troubles = (soundfile.SoundFileError, RuntimeError, TypeError, ValueError)
     # The descriptor works for any name. On Windows soundfile's C library would not know it.
     try:
-        return soundfile.SoundFile(raw.path if os.name == "nt" else raw.file.fileno(), closefd=False)
+        return ReadFile(raw.path if os.name == "nt" else raw.file.fileno(), closefd=False)
     except troubles as error:
         reordered: Any = in_usual_order(raw)
         if reordered is None:
             raise NotForSndfileError(getattr(error, "error_string", str(error))) from error
     try:
-        return soundfile.SoundFile(reordered)
+        return ReadFile(reordered)
     except troubles as error:
         raise NotForSndfileError(getattr(error, "error_string", str(error))) from error
 

@@ -1,6 +1,6 @@
 """Lists of audio files for this and for other programs, from the entries of an index.
 
-The forms are those that `codes.data.audio.manifests` reads.
+The forms are those that `codes.data.audio.listing.manifests` reads.
 """
 
 import gzip
@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from codes.data.audio import index_entry
-from codes.data.audio.index_entry import IndexEntry
+from codes.data.audio.listing import index_entry
+from codes.data.audio.listing.index_entry import IndexEntry
 
 
 def write_manifest(path: Path, kind: str, entries: Sequence[IndexEntry]) -> None:

@@ -100,7 +100,7 @@ class _Worker:
 def _start() -> "subprocess.Popen[bytes]":
     root = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    command = [sys.executable, "-m", "codes.data.audio.probe_process"]
+    command = [sys.executable, "-m", "codes.data.audio.listing.probe_process"]
     return subprocess.Popen(  # in a session of its own, so that ctrl-C ends the parent and it ends with the parent
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )

@@ -5,7 +5,7 @@ Each of these is a row of parts that start with their own length, and the last p
 
 import struct
 
-from codes.data.audio.reader_info import AudioReadError, RawFile
+from codes.data.audio.formats.info import AudioReadError, RawFile
 
 _MOST_BOXES = 100_000
 _SEGMENT = b"\x18\x53\x80\x67"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from codes.data.audio.diagnosis import TITLES, Diagnosis, verdict
-from codes.data.audio.doctor_text import counts, duration, printable
+from codes.data.audio.health.as_text import counts, duration, printable
+from codes.data.audio.health.diagnosis import TITLES, Diagnosis, verdict
 from codes.data.audio.picture import colours
 
 _WIDTH, _HEIGHT = 1280, 900

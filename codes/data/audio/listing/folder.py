@@ -1,7 +1,7 @@
 """The audio files that a dataset is made of.
 
 A scan takes folders (searched through and through), files and lists of files, reads every header, and counts what it
-leaves out and why; it is `codes.data.audio.index` with the manners of training: what cannot be read stops it, unless
+leaves out and why; it is `codes.data.audio.listing.index` with the manners of training: what cannot be read stops it, unless
 that is asked to be collected. Which of them are for validation says `codes.data.audio.splits`.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from codes.data.audio.index import Index, build_index, hash_file
-from codes.data.audio.index_entry import IndexEntry
+from codes.data.audio.listing.index import Index, build_index, hash_file
+from codes.data.audio.listing.index_entry import IndexEntry
+from codes.data.audio.listing.walk import EXTENSIONS as EXTENSIONS
+from codes.data.audio.listing.walk import no_audio_message
 from codes.data.audio.reader import AudioInfo, AudioReadError
-from codes.data.audio.walk import EXTENSIONS as EXTENSIONS
-from codes.data.audio.walk import no_audio_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class FoundFile:
     """An audio file: where it is, its path relative to the folder that was searched ("/" between parts), its header.
 
     ``content_hash`` (of the file's bytes; None where hashes were not asked for), ``size_bytes`` and ``mtime_ns`` are
-    those of `codes.data.audio.index_entry.IndexEntry`. ``stream`` says which of the file's audio streams is meant.
+    those of `codes.data.audio.listing.index_entry.IndexEntry`. ``stream`` says which of the file's audio streams is meant.
     """
 
     path: Path
@@ -95,7 +95,7 @@ def scan(
     Args:
         paths: folders, audio files, lists of audio files (.json, .jsonl, either with .gz).
         on_error: what to do about files that cannot be read: "fail" or "collect" them.
-        known, hashes, workers, progress, float_bits, manifest_root: see `codes.data.audio.index.build_index`.
+        known, hashes, workers, progress, float_bits, manifest_root: see `codes.data.audio.listing.index.build_index`.
 
     Raises:
         FileNotFoundError: a path does not exist.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from codes.data.audio.doctor_measure import Measures
+from codes.data.audio.health.measure import Measures
 from codes.data.audio.reader import AudioInfo
 from codes.data.audio.splits import Split
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codes.data.audio.reader_info import AudioReadError, RawFile
+from codes.data.audio.formats.info import AudioReadError, RawFile
 
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 _PCM_TAGS = (1, 3, 0xFFFE)  # integers, floating point, and either in WAVE_FORMAT_EXTENSIBLE

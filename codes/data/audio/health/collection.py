@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from codes.data.audio.diagnosis import FileReport, Finding, Plan, Side
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.health.diagnosis import FileReport, Finding, Plan, Side
+from codes.data.audio.listing.folder import FoundFile
 
 
 def with_sides(files: list[FileReport], plan: Plan) -> tuple[list[FileReport], list[Finding]]:

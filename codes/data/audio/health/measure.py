@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from codes.data.audio.doctor_signal import Clipping, Depth, Levels, PcmHash
-from codes.data.audio.doctor_spectrum import Band, MeanSpectrum, find_band
+from codes.data.audio.health.signals import Clipping, Depth, Levels, PcmHash
+from codes.data.audio.health.spectrum import Band, MeanSpectrum, find_band
 from codes.data.audio.reader import AudioFile
 
 _BLOCK_FRAMES = 1 << 18
@@ -21,7 +21,7 @@ class Measures:
         peak: the greatest absolute sample, as a share of full scale.
         rms_db: power over all channels against a full-scale square wave; -inf for silence.
         offsets: each channel's DC offset as a share of full scale; 0 where it is not there throughout.
-        num_clipped_runs: see `codes.data.audio.doctor_signal.Clipping`.
+        num_clipped_runs: see `codes.data.audio.health.signals.Clipping`.
         clipped_share: samples in these runs.
         silent_share: hundredths of a second that are zero in all channels.
         longest_silence_seconds: the longest stretch of them.

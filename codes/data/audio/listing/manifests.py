@@ -3,7 +3,7 @@
 Read and recognised by what they hold, compressed with gzip or not:
 
 ==================  ================================================================================================
-``index``           JSON lines of `codes.data.audio.index`
+``index``           JSON lines of `codes.data.audio.listing.index`
 ``lengths``         ``{file: frames}``
 ``trilobyte``       ``{file: {length, sample_rate, bits_per_sample, n_channels}}``
 ``audiocraft``      JSON lines: ``path``, ``duration``, ``sample_rate``, ``amplitude``, ``weight``, ``info_path``
@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from codes.data.audio import index_entry
-from codes.data.audio.manifest_record import ManifestError, Record
+from codes.data.audio.listing import index_entry
+from codes.data.audio.listing.manifest_record import ManifestError, Record
 from codes.data.audio.reader import AudioInfo
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
