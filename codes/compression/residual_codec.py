@@ -1,0 +1,279 @@
+"""The codec of a `residual_lm`: adaptive prediction under a small recurrent network, exact on every machine.
+
+A block holds one or two channels and begins with a head of little-endian fields:
+
+    u8   by how many bits the samples are shifted left after decoding
+    then for each channel: u8 kind (0: range, 1: table), i32 lowest value, u32 count - 1 of numbers;
+    of a table also u32 size and so many bytes: the steps between the values that occur, less 1, u16 each, as zlib
+    u32  words, and so many 32-bit words of the range coder
+
+The model is a `residual_lm` as the trainer saves it, in safetensors; its options stand in the file's metadata.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from codes.adaptive import arithmetic, cascade
+from codes.adaptive.cascade_options import AdaptiveOptions
+from codes.compression import residual_loops
+from codes.compression.residual_network import Network, new_network
+
+SHIPPED = Path(__file__).parent / "models" / "residual.safetensors"
+METADATA_KEY = "residual_lm"  # JSON: {"mixtures": M, "adaptive": {...}}
+MAX_BITS = 32
+
+
+class ResidualModel:
+    """A `residual_lm` ready to code.
+
+    Args:
+        tensors: its state_dict as arrays.
+        adaptive: options of its adaptive prediction.
+        mixtures: components of its mixture.
+        digest: SHA-256 of the model file; None: of the tensors and options.
+
+    Raises:
+        ValueError: the tensors and the options do not fit.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        adaptive: AdaptiveOptions,
+        mixtures: int,
+        digest: bytes | None = None,
+    ) -> None:
+        self.network = new_network(tensors, mixtures)
+        self.adaptive, self.mixtures = adaptive, mixtures
+        features = len(self.network.input_rows)
+        offsets = len(self.network.output_bias) // mixtures - 3
+        if (features, offsets) != (adaptive.num_features, adaptive.num_offsets):
+            raise ValueError(
+                f"the model takes {features} features and {offsets} predictions, its adaptive prediction gives "
+                f"{adaptive.num_features} and {adaptive.num_offsets}"
+            )
+        self.digest = digest or self._digest_of(tensors)
+        self.table = arithmetic.logistic_table()
+
+    def _digest_of(self, tensors: Mapping[str, np.ndarray]) -> bytes:
+        digest = hashlib.sha256(json.dumps([self.mixtures, self.adaptive.as_dict()]).encode())
+        for name in sorted(tensors):
+            digest.update(name.encode() + np.ascontiguousarray(tensors[name], "<f4").tobytes())
+        return digest.digest()
+
+    def fresh_network(self) -> Network:
+        """The network with a hidden state of zeros and room of its own."""
+        network = self.network
+        return network._replace(
+            hidden=np.zeros_like(network.hidden),
+            gates=np.zeros_like(network.gates),
+            outputs=np.zeros_like(network.outputs),
+            weights=np.zeros_like(network.weights),
+            means=np.zeros_like(network.means),
+            inverses=np.zeros_like(network.inverses),
+        )
+
+
+def load_residual_model(data: bytes | Path = SHIPPED) -> ResidualModel:
+    """The model of a safetensors file or of its bytes.
+
+    Raises:
+        ValueError: it is not a `residual_lm`.
+        OSError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = data if isinstance(data, bytes) else data.read_bytes()
+    try:
+        tensors = load(data)
+        length = struct.unpack_from("<Q", data)[0]
+        header = json.loads(data[8 : 8 + length])
+    except (SafetensorError, struct.error, ValueError) as error:
+        raise ValueError(f"the model is not a safetensors file: {error}") from error
+    described = header.get("__metadata__", {}).get(METADATA_KEY)
+    if described is None:
+        raise ValueError(f"the model's metadata has no {METADATA_KEY!r}: it was not exported from a residual_lm")
+    options = json.loads(described)
+    adaptive = AdaptiveOptions.from_dict(options["adaptive"])
+    return ResidualModel(tensors, adaptive, options["mixtures"], hashlib.sha256(data).digest())
+
+
+class ResidualCodec:
+    """Codes blocks of one or two channels by a `residual_lm`; see `codes.compression.codec.BlockCodec`.
+
+    Attributes:
+        channel_bits: bits that each channel took in the last `encode`, a list.
+    """
+
+    name = "residual"
+    profile = "exact"
+
+    def __init__(self, model: ResidualModel) -> None:
+        self.model = model
+        self.channel_bits: list[float] = []
+        residual_loops.build()
+
+    def model_hash(self) -> bytes:
+        """SHA-256 of the model file."""
+        return self.model.digest
+
+    def fingerprint(self) -> bytes:
+        """16 bytes of a hash of what a fixed block is coded as: another arithmetic would show."""
+        rng = np.random.default_rng(1)
+        noise = rng.integers(-40, 40, (2, 200))
+        tone = np.array([[(7 * t * (t % 50 - 25)) % 3001 - 1500 for t in range(200)]] * 2)
+        data = self.encode((noise + tone).astype(np.int32), 16, 44100)
+        return hashlib.sha256(data).digest()[:16]
+
+    def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
+        """Code (C, T) int32 of 1 or 2 channels.
+
+        Raises:
+            ValueError: another number of channels, or of bits.
+        """
+        channels, frames = pcm.shape
+        if channels not in (1, 2):
+            raise ValueError(f"the residual codec takes 1 or 2 channels at a time, got {channels}")
+        if not 1 <= bits <= MAX_BITS:
+            raise ValueError(f"the residual codec takes 1 to {MAX_BITS} bits, got {bits}")
+        wide = pcm.astype(np.int64)
+        shift = _common_zeros(wide)
+        wide >>= shift
+        head = struct.pack("<B", shift)
+        ranges = [_Range.of(channel) for channel in wide]
+        head += b"".join(found.pack() for found in ranges)
+        words = np.zeros(4 * channels * frames + 8, np.uint32)
+        channel_bits = np.zeros(channels)
+        numbers = np.stack([found.number(channel) for found, channel in zip(ranges, wide, strict=True)])
+        size = residual_loops.encode_block(
+            *self._fresh(channels), np.ascontiguousarray(wide), numbers, *_tables(ranges), words, channel_bits
+        )
+        self.channel_bits = [float(value) for value in channel_bits]
+        return head + struct.pack("<I", size) + words[:size].astype("<u4").tobytes()
+
+    def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:
+        """What was coded: (num_channels, num_frames) int32.
+
+        Raises:
+            ValueError: the data is not such a block.
+        """
+        try:
+            shift, ranges, place = _read_head(data, num_channels)
+            (size,) = struct.unpack_from("<I", data, place)
+        except (struct.error, zlib.error) as error:
+            raise ValueError(f"a residual block's head is cut short or damaged: {error}") from error
+        if len(data) != place + 4 + 4 * size:
+            raise ValueError(f"a residual block says it has {4 * size} coded bytes, it has {len(data) - place - 4}")
+        lowest, highest = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        for found in ranges:
+            if found.lowest << shift < lowest or found.highest << shift > highest:
+                raise ValueError(f"a residual block holds values that {bits} bits cannot hold")
+        words = np.frombuffer(data, "<u4", size, place + 4).astype(np.uint32)
+        pcm = np.zeros((num_channels, num_frames), np.int64)
+        if not residual_loops.decode_block(*self._fresh(num_channels), pcm, *_tables(ranges), words):
+            raise ValueError("a residual block's words are no code of a block")
+        return (pcm << shift).astype(np.int32)
+
+    def _fresh(self, channels: int) -> tuple:
+        options = self.model.adaptive
+        state = cascade.new_state(options, channels)
+        return state, self.model.fresh_network(), self.model.table, options.own_history, options.other_history
+
+
+class _Range:
+    """Which values a channel of a block may have: all from lowest to highest, or those of a table."""
+
+    def __init__(self, lowest: int, count: int, values: np.ndarray | None = None) -> None:
+        self.lowest, self.count = lowest, count
+        self.values = np.zeros(0, np.int64) if values is None else values
+        self.highest = int(self.values[-1]) if len(self.values) else lowest + count - 1
+
+    @classmethod
+    def of(cls, channel: np.ndarray) -> "_Range":
+        """The range of (T,) int64; a table where that saves more than it costs."""
+        lowest, highest = int(channel.min()), int(channel.max())
+        span = highest - lowest + 1
+        if span <= 4 * len(channel):
+            occurs = np.zeros(span, bool)
+            occurs[channel - lowest] = True
+            values = np.flatnonzero(occurs) + lowest
+            if np.diff(values, prepend=lowest).max() > 1 << 16:
+                return cls(lowest, span)
+            saved = len(channel) * np.log2(_central_sparsity(occurs, channel - lowest)) / 8
+            if saved > len(cls(lowest, len(values), values).pack()):
+                return cls(lowest, len(values), values)
+        return cls(lowest, span)
+
+    def number(self, channel: np.ndarray) -> np.ndarray:
+        """The numbers of values (T,) int64."""
+        return np.searchsorted(self.values, channel) if len(self.values) else channel - self.lowest
+
+    def pack(self) -> bytes:
+        """As a block's head has it."""
+        table = b""
+        if len(self.values):
+            steps = np.diff(self.values, prepend=self.lowest - 1) - 1
+            packed = zlib.compress(steps.astype("<u2").tobytes(), 9)
+            table = struct.pack("<I", len(packed)) + packed
+        return struct.pack("<BiI", bool(len(self.values)), self.lowest, self.count - 1) + table
+
+
+def _central_sparsity(occurs: np.ndarray, places: np.ndarray) -> float:
+    """Values in the range of the middle half of the samples, for each that occurs there."""
+    first, last = np.quantile(places, [0.25, 0.75]).astype(np.int64)
+    stretch = occurs[first : last + 1]
+    return len(stretch) / max(int(stretch.sum()), 1)
+
+
+def _read_head(data: bytes, num_channels: int) -> tuple[int, list[_Range], int]:
+    """Shift, ranges and where the words begin."""
+    (shift,) = struct.unpack_from("<B", data)
+    if shift > 31:
+        raise ValueError(f"a residual block is shifted by {shift} bits")
+    place = 1
+    ranges = []
+    for _ in range(num_channels):
+        kind, lowest, count = struct.unpack_from("<BiI", data, place)
+        place += 9
+        values = None
+        if kind > 1:
+            raise ValueError(f"a residual block has a range of unknown kind {kind}")
+        if kind == 1:
+            (size,) = struct.unpack_from("<I", data, place)
+            values = _read_table(data[place + 4 : place + 4 + size], lowest, count + 1)
+            place += 4 + size
+        ranges.append(_Range(lowest, count + 1, values))
+    return shift, ranges, place
+
+
+def _read_table(packed: bytes, lowest: int, count: int) -> np.ndarray:
+    """The values that occur, (count,) int64; a table of another length is refused without being unpacked whole."""
+    unpacker = zlib.decompressobj()
+    steps = unpacker.decompress(packed, 2 * count + 1) if count < 1 << 24 else b""
+    if len(steps) != 2 * count or not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"a residual block's table has not the {count} values that it should")
+    return lowest + np.cumsum(np.frombuffer(steps, "<u2").astype(np.int64) + 1) - 1
+
+
+def _tables(ranges: list[_Range]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """lowest, counts, values, starts as `residual_loops` takes them."""
+    starts = np.cumsum([0, *(len(found.values) for found in ranges)])
+    return (
+        np.array([found.lowest for found in ranges], np.int64),
+        np.array([found.count for found in ranges], np.int64),
+        np.concatenate([found.values for found in ranges]).astype(np.int64),
+        starts.astype(np.int64),
+    )
+
+
+def _common_zeros(pcm: np.ndarray) -> int:
+    """How many low bits are zero in all samples; 0 for silence."""
+    joined = int(np.bitwise_or.reduce(pcm, axis=None))
+    return (joined & -joined).bit_length() - 1 if joined else 0
