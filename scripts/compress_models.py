@@ -97,7 +97,7 @@ class ModelSearch:
             ModelError: the model is nowhere.
         """
         if entry.model_hash == NO_MODEL:
-            return _without_model(entry)
+            raise ModelError(f"needs the codec {entry.name!r} without a model, which there is not")
         wanted = entry.model_hash.hex()
         if embedded and hashlib.sha256(embedded).digest() == entry.model_hash:
             return model_codec(embedded, "the embedded model")
@@ -149,9 +149,9 @@ def _token_codec(data: bytes) -> BlockCodec:
 
 
 def _residual_codec(data: bytes) -> BlockCodec:
-    from codes.compression.residual_codec import residual_codec
+    from codes.compression.residual_codec import ResidualCodec, load_residual_model
 
-    return residual_codec(data)
+    return ResidualCodec(load_residual_model(data))
 
 
 def _token_file(run: Path) -> bytes:
@@ -160,23 +160,8 @@ def _token_file(run: Path) -> bytes:
     return token_model_file(run)
 
 
-def _residual_file(run: Path) -> bytes:
-    from codes.trainer.residual_model import residual_model_file
-
-    return residual_model_file(run)
-
-
-def _without_model(entry: CodecEntry) -> BlockCodec:
-    """A codec that adapts to the signal alone."""
-    if entry.name == "residual":
-        from codes.compression.residual_codec import residual_codec
-
-        return residual_codec(b"")
-    raise ModelError(f"needs the codec {entry.name!r} without a model, which there is not")
-
-
 _BUILDERS: dict[str, Callable[[bytes], BlockCodec]] = {
     "waveschool_tokens": _token_codec,
-    "waveschool_residual": _residual_codec,
+    "residual_lm": _residual_codec,
 }
-_MAKERS: tuple[Callable[[Path], bytes], ...] = (_residual_file, _token_file)
+_MAKERS: tuple[Callable[[Path], bytes], ...] = (_token_file,)
