@@ -225,7 +225,10 @@ def test_a_codec_that_does_not_give_back_the_samples_is_not_taken(tmp_path: Path
 )
 def test_another_model_profile_or_arithmetic_is_refused(tmp_path: Path, other: Shift, message: str) -> None:
     write(tmp_path / "x.wsl", repetitive(), 16, codecs=[Shift()])
-    with CodedFile(tmp_path / "x.wsl", lambda entry, embedded: other) as coded, pytest.raises(ModelError, match=message):
+    with (
+        CodedFile(tmp_path / "x.wsl", lambda entry, embedded: other) as coded,
+        pytest.raises(ModelError, match=message),
+    ):
         list(coded.blocks())
     with (
         CodedFile(tmp_path / "x.wsl", lambda entry, embedded: other, keep_going=True) as coded,
