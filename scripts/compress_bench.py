@@ -26,13 +26,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compress_bench_coders import (
+    Coder,
+    Excerpt,
+    WslCoder,
+    chunks,
+    reference_coders,
+    run_coder,
+    shipped_coders,
+    whole_files,
+)
+from compress_files import BLOCK_SECONDS
 
 from codes.compression.reference_codecs import CodedSize, coders
-from codes.data.audio.folder import FoundFile, scan
-from codes.trainer.checkpoint import CheckpointError
-from scripts.compress_bench_coders import Coder, Excerpt, WslCoder, chunks, reference_coders, run_coder, whole_files
-
-BLOCK_SECONDS = 20.0
+from codes.data.audio.listing.folder import FoundFile, scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows += found
         if options.csv is not None:
             write_csv(options.csv, rows)
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -129,11 +138,6 @@ def _coders(options: argparse.Namespace) -> list[Coder]:
     if options.reference not in names:
         raise ValueError(f"--reference is {options.reference}: there are {', '.join(names)}")
     return found
-
-
-def shipped_coders(block_seconds: float, verify: bool) -> list[Coder]:
-    """Our format with the model that ships with the project."""
-    return []
 
 
 def _bench(part: str, files: Sequence[FoundFile], compared: Sequence[Coder], options: argparse.Namespace) -> list[Row]:

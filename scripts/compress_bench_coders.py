@@ -11,16 +11,19 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compress_models import model_codec, run_model, shipped_models
 
 from codes.compression import reference_codecs
 from codes.compression.codec import BlockCodec
 from codes.compression.container_writer import PcmForm, block_frames_for, write_coded_file
 from codes.compression.reference_codecs import CodedSize, NotCodedError, container_bits
 from codes.compression.token_codec import TokenCodec
-from codes.data.audio.folder import FoundFile
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.reader import AudioFile
 from codes.trainer.injectors.pcm import MuLawInjector
-from codes.trainer.token_model import read_spec, token_codec, token_model_file
+from codes.trainer.token_model import read_spec, token_codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,18 +158,33 @@ class MuLawCoder(Coder):
 
 
 def run_coder(run: Path, block_seconds: float, verify: bool = False) -> Coder:
-    """The coder of a run folder, or of a model file that was made of one.
+    """The coder of a run's folder, or of a model file.
 
     Raises:
         ValueError: it is neither.
-        CheckpointError: the run has no whole checkpoint.
     """
-    data = run.read_bytes() if run.is_file() else token_model_file(run)
-    spec, codec = read_spec(data), token_codec(data, lossy=True)
+    data = run.read_bytes() if run.is_file() else run_model(run)
     name = f"wsl {run.stem if run.is_file() else run.name}"
-    if spec.mu_law is not None:
-        return MuLawCoder(name, codec, spec.mu_law, len(data))
-    return TokenCoder(name, codec, block_seconds, len(data), verify)
+    mu_law = _mu_law(data)
+    if mu_law is not None:
+        return MuLawCoder(name, token_codec(data, lossy=True), mu_law, len(data))
+    codec = model_codec(data, str(run))
+    if isinstance(codec, TokenCodec):
+        return TokenCoder(name, codec, block_seconds, len(data), verify)
+    return WslCoder(name, [codec], block_seconds, len(data), verify)
+
+
+def _mu_law(data: bytes) -> dict[str, Any] | None:
+    """Options of the companding, of a model of mu-law codes."""
+    try:
+        return read_spec(data).mu_law
+    except ValueError:  # a model of another kind
+        return None
+
+
+def shipped_coders(block_seconds: float, verify: bool = False) -> list[Coder]:
+    """Our format with each of the models that come with the project."""
+    return [WslCoder("wsl", [model_codec(data)], block_seconds, len(data), verify) for data in shipped_models()]
 
 
 def whole_files(files: Sequence[FoundFile], bits: int | None, seconds: float | None) -> Iterator[Excerpt | str]:

@@ -87,6 +87,7 @@ class Llama(Network):
             raise ValueError(f"max_length is {max_length}: the model has {positions} positions; it must be 2 to that")
         self.identity = tables == "new"
         self.first_token = first
+        self._checkpointing = False
         self.register_buffer("token_ids", token_ids, persistent=False)
 
     token_ids: Tensor  # (V,) the model's token for each code
@@ -124,7 +125,7 @@ class Llama(Network):
         if ids.dim() != 2 or not 1 <= ids.shape[1] <= self.max_length:
             limit = f"(B, T) with T from 1 to max_length = {self.max_length}"
             raise ValueError(f"llama got ids of shape {tuple(ids.shape)}: it needs {limit}")
-        if self.gradient_checkpointing != self.llama.is_gradient_checkpointing:
+        if self.gradient_checkpointing != self._checkpointing:
             self._checkpoint(self.gradient_checkpointing)
         inputs = self.tokens(torch.cat([ids.new_full((len(ids), 1), -1), ids[:, :-1]], 1))
         logits = self.code_logits(self.llama(input_ids=inputs, use_cache=False).logits)
@@ -134,10 +135,11 @@ class Llama(Network):
         return nats.view_as(ids)
 
     def _checkpoint(self, wanted: bool) -> None:
+        self._checkpointing = wanted
         if wanted:
-            self.llama.gradient_checkpointing_enable({"use_reentrant": False})
+            self.llama.activation_checkpointing_enable({"use_reentrant": False})
         else:
-            self.llama.gradient_checkpointing_disable()
+            self.llama.activation_checkpointing_disable()
 
     def tokens(self, ids: Tensor) -> Tensor:
         """The model's tokens of codes (...); -1 stands for the one before the first."""
@@ -286,6 +288,7 @@ def _pretrained_llama(source: str, dropout: float) -> Any:
     Raises:
         ValueError: it is not there, is no Llama, or lacks weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, LlamaForCausalLM
 
     try:
@@ -300,7 +303,7 @@ def _pretrained_llama(source: str, dropout: float) -> Any:
         loaded: Any = LlamaForCausalLM.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
         )  # fmt: skip
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"pretrained: the weights of {source} cannot be loaded: {_line(error)}") from error
     model, report = loaded
     missing = sorted(report["missing_keys"])

@@ -66,8 +66,8 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
         lanes: lanes and lane_frames, where they are not to be as usual.
 
     Raises:
-        ValueError: the run has no such network, or its tokens do not come from samples in a way that is known.
-        CheckpointError: there is no whole checkpoint.
+        ValueError: the run has no such network or no whole checkpoint, or its tokens do not come from samples in a way
+            that is known.
     """
     from safetensors.torch import save
 
@@ -83,13 +83,23 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
     )  # fmt: skip
     weights = {key: tensor.contiguous() for key, tensor in _weights(run, experiment, name).items()}
     built: nn.Module = component.build()
-    fit_weights(built, name, weights, run, strict=True)
+    try:
+        fit_weights(built, name, weights, run, strict=True)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
     return save(weights, {KEY: yaml.safe_dump(dataclasses.asdict(spec), sort_keys=True)})
 
 
 def _weights(run: Path, experiment: Experiment, name: str) -> dict[str, Tensor]:
     """The weights of the best checkpoint, or of the newest where none is marked; averaged ones where there are any."""
     folder = run / "checkpoints"
+    try:
+        return _best_weights(folder, name)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+
+
+def _best_weights(folder: Path, name: str) -> dict[str, Tensor]:
     found = {int(path.name.rpartition("_")[2]): path for path in list_checkpoints(folder)}
     if not found:
         raise CheckpointError(f"{folder} holds no checkpoint: train the run first")
