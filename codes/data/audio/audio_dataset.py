@@ -267,12 +267,15 @@ class AudioDataset(Dataset, abstract=True):
         broken = {}
         for file in files:
             try:
-                with AudioFile(file.path, stream=file.stream, float_bits=self.float_bits) as opened:
+                with self._opened(file) as opened:
                     for _ in opened.blocks():
                         pass
             except AudioReadError as error:
                 broken[file.path, file.stream] = str(error)
         return broken
+
+    def _opened(self, file: FoundFile) -> AudioFile:
+        return AudioFile(file.path, stream=file.stream, float_bits=self.float_bits, known=file.info)
 
     def _note_clipped(self, copies: list[Any]) -> None:
         clipped = sum(copy.num_clipped for copy in copies)

@@ -82,7 +82,7 @@ def _examine(entries: list[IndexEntry], plan: Plan, workers: int, progress: bool
 
     def examine(entry: IndexEntry) -> Measures | AudioReadError:
         try:
-            return measure(entry.path, float_bits=plan.float_bits)
+            return measure(entry.path, float_bits=plan.float_bits, known=entry.info)
         except AudioReadError as error:
             return error
         finally:

@@ -19,8 +19,8 @@ import numpy as np
 
 from codes.data.audio.listing.folder import FoundFile, Scan
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
-from codes.data.audio.reader import num_streams
-from codes.data.audio.recordings import Recording, Segment, facts
+from codes.data.audio.reader import facts, num_streams
+from codes.data.audio.recordings import Recording, Segment
 from codes.data.audio.splits import Sides
 
 Stem = Literal["mixture", "drums", "bass", "other", "vocals"]

@@ -43,22 +43,29 @@ class AudioFile:
         stream: number of the audio stream, from 0; only MP4, Matroska and their like have several.
         float_bits: round floating point samples to so many bits, 8 to 32: round(x * 2^(float_bits-1)), saturated. None
             refuses them. Integer files are read as they are.
+        known: what an earlier `probe` said: a lossy file is not decoded to count its frames then.
 
     Raises:
         AudioReadError: missing, not permitted, empty, not audio, of floating point samples, broken or truncated.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, stream: int = 0, float_bits: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, stream: int = 0, float_bits: int | None = None,
+        known: AudioInfo | None = None,
+    ) -> None:  # fmt: skip
         if float_bits is not None and not _FLOAT_BITS[0] <= float_bits <= _FLOAT_BITS[1]:
             raise ValueError(f"float_bits is {float_bits}, it must be {_FLOAT_BITS[0]} to {_FLOAT_BITS[1]}, or None")
         self.path = Path(path)
         self._raw = open_file(self.path)
         try:
-            self._decoder = _decoder(self._raw, stream, float_bits)
+            self._decoder = _decoder(self._raw, stream, float_bits, known)
         except BaseException:
             self._raw.file.close()
             raise
         self.info: AudioInfo = self._decoder.info
+        if known is not None and self.info != known:
+            self.close()
+            raise AudioReadError(f"{self.path}: has changed: was {facts(known)}, is {facts(self.info)}")
         self.seeks_exactly: bool = self._decoder.seeks_exactly
 
     def __enter__(self) -> "AudioFile":
@@ -167,6 +174,11 @@ def num_streams(path: str | os.PathLike[str]) -> int:
         raw.file.close()
 
 
+def facts(info: AudioInfo) -> str:
+    """What a file holds, in a few words."""
+    return f"{info.num_frames} frames, {info.num_channels} channels, {info.bits} bits, {info.sample_rate_hz} Hz"
+
+
 def to_bits(pcm: np.ndarray, bits: int, wanted_bits: int) -> np.ndarray:
     """Samples of one bit depth at another: shifted, so that going down drops the lowest bits (towards -infinity).
 
@@ -180,13 +192,14 @@ def to_bits(pcm: np.ndarray, bits: int, wanted_bits: int) -> np.ndarray:
     return pcm.astype(dtype, copy=False) << (wanted_bits - bits)
 
 
-def _decoder(raw: RawFile, stream: int, float_bits: int | None) -> Decoder:
+def _decoder(raw: RawFile, stream: int, float_bits: int | None, known: AudioInfo | None) -> Decoder:
     """libsndfile's where it reads the file exactly, else FFmpeg's."""
+    known_frames = known.num_frames if known else None
     if _FOR_FFMPEG.match(raw.head):
-        return PyAvDecoder(raw, stream, float_bits)
+        return PyAvDecoder(raw, stream, float_bits, known_frames=known_frames)
     try:
         return SndfileDecoder(raw, stream, float_bits)
     except NotForSndfileError as error:
         reason = str(error)
     check_wav_format(raw)
-    return PyAvDecoder(raw, stream, float_bits, reason)
+    return PyAvDecoder(raw, stream, float_bits, reason, known_frames)

@@ -17,7 +17,7 @@ import numpy as np
 from codes.data.audio.formats.plain_wav import PlainWav, new_scratch, open_plain_wav
 from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.pcm_cache import CachedPcm
-from codes.data.audio.reader import AudioFile, AudioInfo, AudioReadError
+from codes.data.audio.reader import AudioFile, AudioReadError
 
 _MOST_OPEN = 64  # files a process
 
@@ -130,12 +130,7 @@ class RecordingReader:
             self._open.move_to_end((file.path, file.stream))
             return found
         self._close(recording)
-        audio = AudioFile(file.path, stream=file.stream, float_bits=recording.float_bits)
-        if audio.info != file.info:
-            audio.close()
-            raise AudioReadError(
-                f"{file.path}: has changed since it was scanned: was {facts(file.info)}, is {facts(audio.info)}"
-            )
+        audio = AudioFile(file.path, stream=file.stream, float_bits=recording.float_bits, known=file.info)
         try:
             found = _Opened(audio, open_plain_wav(audio), status.st_size, status.st_mtime_ns)
         except BaseException:
@@ -150,8 +145,3 @@ class RecordingReader:
         found = self._open.pop((recording.file.path, recording.file.stream), None)
         if found is not None:
             found.close()
-
-
-def facts(info: AudioInfo) -> str:
-    """What a file holds, in a few words."""
-    return f"{info.num_frames} frames, {info.num_channels} channels, {info.bits} bits, {info.sample_rate_hz} Hz"

@@ -1,5 +1,6 @@
 """Every format against what was written or an independent decoder: FFmpeg, libsndfile, and the program flac."""
 
+import dataclasses
 import shutil
 import struct
 import subprocess
@@ -66,6 +67,24 @@ def test_lossy_equals_ffmpeg_and_reads_at_offsets_equal_slices(tmp_path: Path, n
     assert_random_reads_equal_slices(path, whole, count=12)
     with AudioFile(path) as file:
         assert not file.seeks_exactly
+
+
+@pytest.mark.parametrize("name", ["lame.mp3", "no_xing.mp3"])
+def test_what_is_known_is_not_counted_again_and_held_to(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    path = write_lossy(tmp_path, name)
+    whole, info = read(path), probe(path)
+    steps = []
+    step = PyAvDecoder._step
+    monkeypatch.setattr(PyAvDecoder, "_step", lambda decoder: steps.append(step(decoder)))
+    with AudioFile(path, known=info) as file:
+        assert len(steps) == 1, "the first frame alone is decoded"
+        assert file.info == info
+        np.testing.assert_array_equal(file.read(), whole)
+    longer = dataclasses.replace(info, num_frames=info.num_frames + 1)
+    with AudioFile(path, known=longer) as file, pytest.raises(AudioReadError, match="ends after"):
+        file.read()
+    with pytest.raises(AudioReadError, match=rf"{name}: has changed: was .* 8000 Hz, is .* {info.sample_rate_hz} Hz"):
+        AudioFile(path, known=dataclasses.replace(info, sample_rate_hz=8000))
 
 
 @pytest.mark.parametrize(("name", "num_frames"), [("lame.mp3", 30_000), ("music.opus", 30_000), ("mono.mp3", 30_000)])

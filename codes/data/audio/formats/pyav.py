@@ -51,15 +51,19 @@ class PyAvDecoder:
         stream: number of the audio stream, from 0.
         float_bits: the depth for floating point samples of lossless formats; None refuses them.
         reason: why libsndfile does not read it, for the message; "" where it was not asked.
+        known_frames: its length, where an earlier probe has told; then nothing is decoded to count.
 
     Raises:
         AudioReadError: not audio that FFmpeg reads, no such stream, floating point, broken or truncated.
     """
 
-    def __init__(self, raw: RawFile, stream: int, float_bits: int | None, reason: str = "") -> None:
+    def __init__(
+        self, raw: RawFile, stream: int, float_bits: int | None, reason: str = "", known_frames: int | None = None
+    ) -> None:
         self._raw = raw
         self._number = stream
         self._reason = reason
+        self._known_frames = known_frames
         self._kind: tuple[int, int, str] | None = None  # of all FFmpeg frames
         check_whole(raw)
         self._open()
@@ -159,6 +163,8 @@ class PyAvDecoder:
     def _find_length(self, sample_rate_hz: int) -> int:
         """From the header where that is exact (and held to it by `fill`), else by decoding everything."""
         self._sample_rate_hz = sample_rate_hz
+        if self._known_frames is not None:
+            return self._known_frames
         promised = promise(self._raw, self._container, self._stream, sample_rate_hz)
         if promised.num_frames and promised.is_exact and promised.is_likely and not self._lossy:
             check_frames(self._raw.path, promised.num_frames, self._raw.size_bytes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from codes.data.audio.health.signals import Clipping, Depth, Levels, PcmHash
 from codes.data.audio.health.spectrum import Band, MeanSpectrum, find_band
-from codes.data.audio.reader import AudioFile
+from codes.data.audio.reader import AudioFile, AudioInfo
 
 _BLOCK_FRAMES = 1 << 18
 
@@ -50,17 +50,18 @@ class Measures:
     pcm_hash: str
 
 
-def measure(path: Path, *, float_bits: int | None = None) -> Measures:
+def measure(path: Path, *, float_bits: int | None = None, known: AudioInfo | None = None) -> Measures:
     """Decode a file and measure it.
 
     Args:
         path: the file.
         float_bits: the depth for floating point samples; None refuses them.
+        known: what an earlier probe said of it.
 
     Raises:
         AudioReadError: it cannot be read to its end.
     """
-    with AudioFile(path, float_bits=float_bits) as file:
+    with AudioFile(path, float_bits=float_bits, known=known) as file:
         return _measure(file)
 
 

@@ -1,8 +1,8 @@
 """The audio files that a dataset is made of.
 
 A scan takes folders (searched through and through), files and lists of files, reads every header, and counts what it
-leaves out and why; it is `codes.data.audio.listing.index` with the manners of training: what cannot be read stops it, unless
-that is asked to be collected. Which of them are for validation says `codes.data.audio.splits`.
+leaves out and why; it is `listing/index.py` with the manners of training: what cannot be read stops it, unless that is
+asked to be collected. Which of them are for validation says `codes.data.audio.splits`.
 """
 
 import os
@@ -23,7 +23,7 @@ class FoundFile:
     """An audio file: where it is, its path relative to the folder that was searched ("/" between parts), its header.
 
     ``content_hash`` (of the file's bytes; None where hashes were not asked for), ``size_bytes`` and ``mtime_ns`` are
-    those of `codes.data.audio.listing.index_entry.IndexEntry`. ``stream`` says which of the file's audio streams is meant.
+    those of an `IndexEntry`. ``stream`` says which of the file's audio streams is meant.
     """
 
     path: Path
