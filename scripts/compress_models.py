@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.compression.codec import NO_MODEL, BlockCodec, ModelError
-from codes.compression.container import CodecEntry
+from codes.compression.codec import BlockCodec, ModelError
+from codes.compression.container import MODEL_HASH_BYTES, CodecEntry
 from codes.data.audio.demo_corpus import cache_root
 
 SHIPPED = Path(__file__).resolve().parents[1] / "codes" / "compression" / "models"
@@ -96,13 +96,13 @@ class ModelSearch:
         Raises:
             ModelError: the model is nowhere.
         """
-        if entry.model_hash == NO_MODEL:
+        if not any(entry.model_hash):
             raise ModelError(f"needs the codec {entry.name!r} without a model, which there is not")
         wanted = entry.model_hash.hex()
-        if embedded and hashlib.sha256(embedded).digest() == entry.model_hash:
+        if embedded and _hash(embedded) == wanted:
             return model_codec(embedded, "the embedded model")
         for name, data in self._candidates(wanted):
-            if hashlib.sha256(data).hexdigest() == wanted:
+            if _hash(data) == wanted:
                 return model_codec(data, name)
         looked = [str(place) for place in (*self._places, *self._runs, SHIPPED, kept_models())]
         raise ModelError(
@@ -112,12 +112,16 @@ class ModelSearch:
 
     def _candidates(self, wanted: str) -> Iterator[tuple[str, bytes]]:
         """Names and bytes of model files, the likely ones first."""
-        kept = kept_models() / f"{wanted}.safetensors"
-        for path in (*_model_files(self._places), kept, *_model_files([SHIPPED])):
-            if path.is_file():
-                yield str(path), path.read_bytes()
+        kept = kept_models().glob(f"{wanted}*.safetensors")
+        for path in (*_model_files(self._places), *kept, *_model_files([SHIPPED])):
+            yield str(path), path.read_bytes()
         for run in self._runs:
             yield str(run), run_model(run)
+
+
+def _hash(data: bytes) -> str:
+    """As much of the hash of a model file as a coded file names it by, in hexadecimal."""
+    return hashlib.sha256(data).digest()[:MODEL_HASH_BYTES].hex()
 
 
 def _model_files(places: Sequence[Path]) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codes.compression.codec import CODEC_NAMES, CODEC_NUMBERS, NO_FINGERPRINT, NO_MODEL, PROFILES, CodedFileError
+from codes.compression.codec import CODEC_NAMES, CODEC_NUMBERS, PROFILES, CodedFileError
 
 MAGIC = b"\x89WSL\r\n\x1a\n"
 VERSION = 1
@@ -26,23 +26,29 @@ LAYOUTS = ("none", "usual", "stored", "bytes")
 _FIXED = struct.Struct("<8sBBBBHIIQ16sIQ")
 _CRC = struct.Struct("<I")
 _HAS_MODEL, _HAS_FINGERPRINT = 1 << 6, 1 << 7
-_ENTRY_BYTES = 2 + 32 + 16
+MODEL_HASH_BYTES, FINGERPRINT_BYTES = 16, 8  # so many of them stand in the file: the first
+_ENTRY_BYTES = 2 + MODEL_HASH_BYTES + FINGERPRINT_BYTES
 MOST_HEADER_BYTES = _FIXED.size + MOST_CODECS * _ENTRY_BYTES + _CRC.size
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecEntry:
-    """A codec that packets of the file need, with what makes it this one and no other; see `codec.BlockCodec`."""
+    """A codec that packets of the file need, with what makes it this one and no other; see `codec.BlockCodec`.
+
+    Attributes:
+        model_hash: the first `MODEL_HASH_BYTES` bytes of the model's hash; all zero where it has no model.
+        fingerprint: the first `FINGERPRINT_BYTES` bytes; all zero where it has none.
+    """
 
     name: str
     profile: str
-    model_hash: bytes = NO_MODEL
-    fingerprint: bytes = NO_FINGERPRINT
+    model_hash: bytes = bytes(MODEL_HASH_BYTES)
+    fingerprint: bytes = bytes(FINGERPRINT_BYTES)
 
     def pack(self) -> bytes:
         flags = PROFILES.index(self.profile)
-        flags |= _HAS_MODEL if self.model_hash != NO_MODEL else 0
-        flags |= _HAS_FINGERPRINT if self.fingerprint != NO_FINGERPRINT else 0
+        flags |= _HAS_MODEL if any(self.model_hash) else 0
+        flags |= _HAS_FINGERPRINT if any(self.fingerprint) else 0
         parts = [bytes([CODEC_NUMBERS[self.name], flags])]
         parts += [self.model_hash] if flags & _HAS_MODEL else []
         parts += [self.fingerprint] if flags & _HAS_FINGERPRINT else []
@@ -181,7 +187,8 @@ def _end_of_entries(head: bytes) -> int | None:
         if end + 2 > len(head):
             return None
         flags = head[end + 1]
-        end += 2 + (32 if flags & _HAS_MODEL else 0) + (16 if flags & _HAS_FINGERPRINT else 0)
+        end += 2 + (MODEL_HASH_BYTES if flags & _HAS_MODEL else 0)
+        end += FINGERPRINT_BYTES if flags & _HAS_FINGERPRINT else 0
     return end if end <= len(head) else None
 
 
@@ -210,11 +217,11 @@ def _entries(data: bytes) -> Iterator[CodecEntry]:
         if number not in CODEC_NAMES or profile >= len(PROFILES):
             raise CodedFileError(f"needs an unknown codec {number} in profile {profile}")
         data = data[2:]
-        model_hash, fingerprint = NO_MODEL, NO_FINGERPRINT
+        model_hash, fingerprint = bytes(MODEL_HASH_BYTES), bytes(FINGERPRINT_BYTES)
         if flags & _HAS_MODEL:
-            model_hash, data = data[:32], data[32:]
+            model_hash, data = data[:MODEL_HASH_BYTES], data[MODEL_HASH_BYTES:]
         if flags & _HAS_FINGERPRINT:
-            fingerprint, data = data[:16], data[16:]
+            fingerprint, data = data[:FINGERPRINT_BYTES], data[FINGERPRINT_BYTES:]
         yield CodecEntry(
             name=CODEC_NAMES[number], profile=PROFILES[profile], model_hash=model_hash, fingerprint=fingerprint
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from codes.compression.codec import BlockCodec, CodedFileError, ModelError
 from codes.compression.container import (
+    MODEL_HASH_BYTES,
     MOST_HEADER_BYTES,
     CodecEntry,
     Header,
@@ -272,7 +273,7 @@ class CodedFile:
         end = self._model_start + self.header.model_bytes
         for start in range(self._model_start, end, _PIECE_BYTES):
             found.update(self._bytes(start, min(_PIECE_BYTES, end - start)))
-        is_good = found.digest() in {entry.model_hash for entry in self.header.codecs}
+        is_good = found.digest()[:MODEL_HASH_BYTES] in {entry.model_hash for entry in self.header.codecs}
         if not is_good:
             self.note_damage("damaged in its embedded model")
         return is_good

@@ -11,7 +11,14 @@ from typing import BinaryIO
 import numpy as np
 
 from codes.compression.codec import BlockCodec
-from codes.compression.container import MOST_BLOCK_SAMPLES, CodecEntry, Header, with_crc
+from codes.compression.container import (
+    FINGERPRINT_BYTES,
+    MODEL_HASH_BYTES,
+    MOST_BLOCK_SAMPLES,
+    CodecEntry,
+    Header,
+    with_crc,
+)
 from codes.compression.container_packet import FIRST_MODEL, LINEAR, RAW, Packet
 from codes.compression.linear_codec import LinearCodec
 from codes.compression.pcm_bytes import md5_bytes
@@ -183,8 +190,8 @@ def entry_of(codec: BlockCodec) -> CodecEntry:
     return CodecEntry(
         name=codec.name,
         profile=codec.profile,
-        model_hash=codec.model_hash(),
-        fingerprint=codec.fingerprint(),
+        model_hash=codec.model_hash()[:MODEL_HASH_BYTES],
+        fingerprint=codec.fingerprint()[:FINGERPRINT_BYTES],
     )
 
 
