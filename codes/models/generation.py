@@ -98,7 +98,7 @@ class Stepper:
         end = start + x.shape[1]
         rotary = (self.rotary[0][start:end], self.rotary[1][start:end])
         self.used = end
-        return self.network.transformer.extend(x, self.caches, start, rotary)
+        return self.network.transformer.extend(x, self.caches, start, rotary)  # type: ignore[arg-type]
 
     def step(self) -> tuple[Tensor, Forecast | None]:
         """Hidden vector (B, 1, D) of the next token, and its forecast where the head needs one."""

@@ -56,7 +56,7 @@ def lean_nats(terms: Sequence[Term], codes: Tensor, num_codes: int, block_logits
     """
     flat = [tensor.float() for term in terms for tensor in term]
     rows = max(1, min(block_logits // num_codes, MOST_ROWS))
-    return _LeanNats.apply(codes, num_codes, rows, torch.is_grad_enabled(), *flat)  # type: ignore[no-any-return]
+    return _LeanNats.apply(codes, num_codes, rows, torch.is_grad_enabled(), *flat)
 
 
 class _Blocks:

@@ -103,7 +103,7 @@ class T5(Network):
         self.encoder_front = Hierarchy(front_end, dim, up=False) if front_end else None
         self.decoder_front = Hierarchy(front_end, dim) if front_end else None
         self.head = self._make_head(head, width, mixtures, tied, kept)
-        self.out_norm = nn.RMSNorm(width, eps=1e-6) if front_end else nn.Identity()
+        self.out_norm: nn.Module = nn.RMSNorm(width, eps=1e-6) if front_end else nn.Identity()
         self._config = model.config
 
     def _make_head(
@@ -113,7 +113,7 @@ class T5(Network):
             return BytesHead(width, self.bits or 0)
         if head == "logistics":
             return LogisticsHead(width, self.bits or 0, mixtures)
-        table = self.embedding.table.weight if tied else kept.lm_head.weight if kept is not None else None
+        table: Any = self.embedding.table.weight if tied else kept.lm_head.weight if kept is not None else None
         made = SoftmaxHead(width, self.vocabulary, table, lean=self.factor > 1)
         made.gain = width**-0.5 if (kept.config.scale_decoder_outputs if kept is not None else tied) else 1.0
         return made
@@ -147,7 +147,8 @@ class T5(Network):
         return source, target
 
     def _set_checkpointing(self) -> None:
-        for stack in (self.encoder, self.decoder):
+        stacks: tuple[Any, Any] = (self.encoder, self.decoder)
+        for stack in stacks:
             if self.gradient_checkpointing and not stack.gradient_checkpointing:
                 stack.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -257,19 +258,18 @@ class T5(Network):
 def t5_save(network: T5, folder: Path) -> None:
     """Put the parts together again and save them; the source's part of the decoder input stays behind."""
     transformers = require_transformers("t5")
-    output = network.head.output.weight  # type: ignore[union-attr]
-    tied = output is network.embedding.table.weight
+    head: Any = network.head
+    table, output = network.embedding.table.weight, head.output.weight
     config = network._config
-    config.tie_word_embeddings, config.scale_decoder_outputs = tied, network.head.gain != 1.0  # type: ignore[union-attr]
+    config.tie_word_embeddings, config.scale_decoder_outputs = output is table, head.gain != 1.0
     model = transformers.T5ForConditionalGeneration(config)
     model.encoder.load_state_dict(network.encoder.state_dict(), strict=False)
     model.decoder.load_state_dict(network.decoder.state_dict(), strict=False)
-    rows = network.vocabulary + 1
     with torch.no_grad():
-        model.shared.weight.copy_(network.embedding.table.weight)
-        model.encoder.embed_tokens.weight.copy_(model.shared.weight)
-        model.decoder.embed_tokens.weight.copy_(model.shared.weight)
-        model.lm_head.weight.zero_()[: min(rows, len(output))].copy_(output)
+        for place in (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens):
+            place.weight.copy_(table)
+        if output is not table:
+            model.lm_head.weight.zero_()[: len(output)].copy_(output)
     model.save_pretrained(folder)
 
 

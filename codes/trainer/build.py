@@ -109,7 +109,7 @@ def _build_entries(collector: _Collector, entries: Mapping[str, Entry]) -> dict[
 def _prepare_networks(
     collector: _Collector, experiment: Experiment, networks: dict[str, nn.Module], device: torch.device
 ) -> list[str]:
-    """Load pretrained weights, add adapters, freeze what is not trained, all on the device; returns lines for people."""
+    """Load pretrained weights, add adapters, freeze what is not trained, on the device; returns lines for people."""
     notes = []
     path = experiment.options.path
     for name, network in networks.items():

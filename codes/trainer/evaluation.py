@@ -17,10 +17,11 @@ from codes.compression import baselines
 from codes.entries import Experiment
 from codes.trainer.build import Parts
 from codes.trainer.checkpoint import write_atomically
+from codes.trainer.item_sampling import ItemSampler, Sound
 from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.progress import Progress
 from codes.trainer.run_folder import RunFolder
-from codes.trainer.sampling import Excerpt, Sampler, scored_audio, to_float, write_wav
+from codes.trainer.sampling import Sampler, scored_audio, to_float, write_wav
 from codes.trainer.state import State, move
 
 VALIDATION_SEED = 1
@@ -35,7 +36,7 @@ class Evaluation:
 
     def __init__(
         self, experiment: Experiment, parts: Parts, folder: RunFolder, metrics: MetricsFile, progress: Progress,
-        sampler: Sampler | None,
+        sampler: Sampler | ItemSampler | None,
     ) -> None:  # fmt: skip
         self.experiment, self.parts, self.folder = experiment, parts, folder
         self.metrics, self.progress = metrics, progress
@@ -92,6 +93,11 @@ class Evaluation:
         """Let the model make audio from excerpts of the validation set; write WAV files and TensorBoard entries."""
         if self.sampler is None:
             return
+        if isinstance(self.sampler, ItemSampler):
+            with self.parts.precision.autocast():
+                heard = self.sampler.hear()
+            self._write_samples(step, heard, "predicted, beside the real audio and what was given")
+            return
         options = self.sampler.options
         chosen = self.sampler.excerpts(scored_audio(self.parts.datasets, self.sampler.most_frames))
         if not chosen:
@@ -103,18 +109,28 @@ class Evaluation:
         pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
         with self.parts.precision.autocast():
             made = self.sampler.generate(pcm)
+        heard = [
+            {
+                "model": Sound(wav, self.sampler.output_bits(excerpt.bits), excerpt.sample_rate_hz),
+                "real": Sound(torch.from_numpy(excerpt.pcm), excerpt.bits, excerpt.sample_rate_hz),
+            }
+            for excerpt, wav in zip(chosen, made, strict=True)
+        ]
+        what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
+        self._write_samples(step, heard, f"{what}, beside the real audio")
+
+    def _write_samples(self, step: int, heard: list[dict[str, Sound]], what: str) -> None:
+        """Sounds by name, of each sample, as files that appear together."""
         folder = self._sample_folder(step)
         aside = folder.with_suffix(".tmp")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        for number, (excerpt, wav) in enumerate(zip(chosen, made, strict=True)):
-            bits = self.sampler.output_bits(excerpt.bits)
-            self._write(aside / f"{number}_model.wav", to_float(wav, bits), bits, excerpt, step)
-            self._write(aside / f"{number}_real.wav", to_float(excerpt.pcm, excerpt.bits), excerpt.bits, excerpt, step)
+        for number, sounds in enumerate(heard):
+            for name, sound in sounds.items():
+                self._write(aside / f"{number}_{name}.wav", sound, step)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-        what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
-        self.progress.line(f"samples at step {step} ({what}, beside the real audio): {folder}")
+        self.progress.line(f"samples at step {step} ({what}): {folder}")
 
     def _sample_folder(self, step: int) -> Path:
         return self.folder.samples / f"step_{step:08d}"
@@ -123,15 +139,16 @@ class Evaluation:
         """Whether the samples of a step are there."""
         return self._sample_folder(step).is_dir()
 
-    def _write(self, path: Path, wav: np.ndarray, bits: int, excerpt: Excerpt, step: int) -> None:
+    def _write(self, path: Path, sound: Sound, step: int) -> None:
         from codes.data.audio.picture import save_png, spectrogram_image
 
-        write_wav(path, wav, bits, excerpt.sample_rate_hz)
-        picture = spectrogram_image(wav, excerpt.sample_rate_hz)
+        wav = to_float(sound.wav.cpu(), sound.bits)
+        write_wav(path, wav, sound.bits, sound.sample_rate_hz)
+        picture = spectrogram_image(wav, sound.sample_rate_hz)
         save_png(path.with_suffix(".png"), picture)
         writer = self.metrics.tensorboard
         if writer is not None:
-            writer.file_writer.add_summary(_audio_summary(f"samples/{path.stem}", wav, excerpt.sample_rate_hz), step)
+            writer.file_writer.add_summary(_audio_summary(f"samples/{path.stem}", wav, sound.sample_rate_hz), step)
             writer.add_image(f"samples/{path.stem}", picture, step, dataformats="HWC")
 
     def compare(self) -> baselines.Baselines | None:

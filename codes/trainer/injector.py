@@ -48,6 +48,13 @@ class Injector(Registered):
         """Map the values under ``out`` back to those under ``in``; sampling uses it to turn codes into sound."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
 
+    def undo(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Any:
+        """The inputs that would have given these outputs; what outputs do not hold is taken from the real inputs.
+
+        The inverse, unless a subclass knows more, as one does that cuts a stretch out of its input.
+        """
+        return self.inverse(*outputs)
+
     def __call__(self, *values: Any) -> Any:
         return self.forward(*values)
 

@@ -93,11 +93,12 @@ class DirectLoss(Loss):
 class CodeLengthLoss(Loss):
     """Code length of the tokens in nats, as a language model over audio returns it. nats: (B, N) or (B, C, N).
 
-    Reported as bits per audio sample: mean of nats / ln 2 x tokens_per_sample. mask: same shape as nats. Validation also
-    reports, in bits per sample, what the options ask for; with direction: (B,), as `channel_split` gives it, the figure
-    of each direction; and with target: the integer codes of the audio samples that are predicted, of any shape, their
-    marginal entropy, which a model that has learned nothing but the histogram would need. The entropy of few samples
-    is an underestimate.
+    Reported as bits per audio sample: mean of nats / ln 2 x tokens_per_sample. mask: same shape as nats.
+
+    Validation also reports, in bits per sample, what the options ask for; with direction: (B,), as `channel_split`
+    gives it, the figure of each direction; and with target: the integer codes of the audio samples that are predicted,
+    of any shape, their marginal entropy: what a model needs that has learned nothing but the histogram. The entropy of
+    few samples is an underestimate.
 
     Args:
         tokens_per_sample: tokens that code one sample of one channel (2 for 16-bit samples as two bytes)

@@ -2,7 +2,8 @@
 
 The chain is read from the YAML: from the key that the sampled network reads, back through the injectors that made it,
 to a key of the dataset. Which tokens the model may choose follows from the chain as well: those that change when the
-audio to be predicted changes. So a prompt and a given channel need no rule for each kind of code.
+audio to be predicted changes. So a prompt and a given channel need no rule for each kind of code. Where the chain
+branches (`concatenate`, a network with two inputs), `item_sampling.py` does the same with whole items of the dataset.
 """
 
 import itertools
@@ -21,10 +22,10 @@ from codes.entries import Experiment, StepEntry
 from codes.options import SampleOptions
 from codes.trainer.build import Parts
 from codes.trainer.injector import Injector
+from codes.trainer.item_sampling import AUDIO_KEY, ItemSampler, completed_inputs
 from codes.trainer.step import BoundInjector, Step
 from codes.yaml_source import OptionError
 
-AUDIO_KEY = "wav"  # the key under which datasets of audio give it
 ProgressCall = Callable[[int, int], None]
 
 
@@ -171,7 +172,7 @@ class Sampler:
         return self.decode(made)
 
 
-def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | None:
+def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | ItemSampler | None:
     """The sampler of an experiment, tried out; None where it makes no samples.
 
     Raises:
@@ -180,12 +181,36 @@ def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | None:
     options = experiment.options.samples
     if options is None:
         return None
-    sampler = Sampler(experiment, parts.steps, parts.networks[options.network])
+    branched = _branched(experiment, parts.steps, parts.networks[options.network])
+    sampler: Sampler | ItemSampler
     with parts.precision.autocast():
-        if not sampler.rehearse(scored_audio(parts.datasets, sampler.most_frames)):
+        if branched is not None:
+            sampler = ItemSampler(experiment, parts, *branched)
+            heard = sampler.rehearse()
+        else:
+            sampler = Sampler(experiment, parts.steps, parts.networks[options.network])
+            heard = sampler.rehearse(scored_audio(parts.datasets, sampler.most_frames))
+        if not heard:
             frames = options.prompt_frames + options.new_frames
             parts.notes.append(f"warning: no samples will be made: no validation file has {frames} frames")
     return sampler
+
+
+def _branched(experiment: Experiment, steps: list[Step], network: nn.Module) -> tuple[Step, BoundInjector] | None:
+    """The step and the injector that call the sampled network, where its input is no single chain from the audio."""
+    assert experiment.options.samples is not None
+    for entry, step in zip(experiment.steps, steps, strict=True):
+        reader = _reader(entry, experiment.options.samples)
+        if reader is None:
+            continue
+        makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
+        keys = completed_inputs(network, reader)
+        while len(keys) == 1 and keys[0] in makers and len(makers[keys[0]].flags.out) == 1:
+            keys = makers[keys[0]].flags.in_
+        if keys != [AUDIO_KEY]:
+            return step, next(bound for bound in step.injectors if bound.name == reader.name)
+        return None
+    return None
 
 
 def _reader(step: StepEntry, options: SampleOptions) -> Any:

@@ -116,6 +116,10 @@ class ConcatenateInjector(Injector):
             raise ValueError(f"expected size {sum(self.sizes)} in dimension {self.dim}, got {tuple(value.shape)}")
         return value.split(list(self.sizes), self.dim)
 
+    def undo(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The sizes are those of the inputs."""
+        return outputs[0].split([value.shape[self.dim] for value in inputs], self.dim)
+
     def _fit(self, values: tuple[Tensor, ...]) -> bool:
         if not all(_has_dim(value, self.dim) for value in values):
             return False
@@ -285,6 +289,12 @@ class NarrowInjector(Injector):
             wanted = f"from {self.start}" if self.length is None else f"from {self.start}, {self.length} long"
             raise ValueError(f"expected dimension {self.dim} to hold a stretch {wanted}, got {tuple(value.shape)}")
         return value.narrow(self.dim, start, length)
+
+    def undo(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
+        """The input with the stretch in its place."""
+        whole = inputs[0].clone()
+        self.forward(whole).copy_(outputs[0])
+        return whole
 
 
 def _squeeze(value: Tensor, dim: int) -> Tensor:
