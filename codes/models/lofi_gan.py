@@ -81,6 +81,31 @@ class LofiGenerator(Network):
             whole = torch.cat([whole, made], 1)
         return whole[:, start : start + frames]
 
+    def carry_on(
+        self, prev: Tensor, steps: int, *, temperature: float, seed: int, style_at: list[int], fade: int
+    ) -> Tensor:
+        """Go on after prev (B, P) or (B, 1, P) with one noise for all pieces, or another from ``style_at`` on.
+
+        Args:
+            steps: frames.
+            temperature: factor of the noise.
+            seed: of the noise.
+            style_at: frames at which another noise sets in: edges of a next.
+            fade: not used.
+
+        Raises:
+            ValueError: a style sets in within a next.
+        """
+        if any(at % self.next_frames for at in style_at):
+            raise ValueError(f"--style-at: this generator makes {self.next_frames} frames at once, got {style_at}")
+        flat = prev.reshape(len(prev), -1)
+        generator = torch.Generator(prev.device).manual_seed(seed)
+        drawn = [torch.randn(len(flat), self.noise_dim, generator=generator, device=prev.device) * temperature
+                 for _ in range(len(style_at) + 1)]  # fmt: skip
+        starts = [piece * self.next_frames for piece in range(self.pieces(steps))]
+        noises = torch.stack([drawn[sum(at <= start for at in style_at)] for start in starts], 1)
+        return self.extend(flat, steps, noises)
+
     def pieces(self, frames: int) -> int:
         """How many nexts make up so many frames."""
         return -(-frames // self.next_frames)

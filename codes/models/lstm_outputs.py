@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from codes.models.forecast import Forecast
 from codes.models.heads import Choice, LogisticsHead, SoftmaxHead
 
+WINDOW = 32  # samples before the one predicted that a step sees at once
+GATE_START = 0.1  # the head's scales begin near the item's scale
+LARGEST = 32.0  # a difference of so many scales is seen as such; larger ones look alike
 QUIET_STEPS = 0.5  # least expected prediction error, in steps of an integer sample
 
 
@@ -109,12 +112,13 @@ class LogisticsOutput(nn.Module):
         mixtures: components.
     """
 
-    reach, is_float, input_dim = 3, False, 4
+    reach, is_float, input_dim = WINDOW, False, WINDOW + 2
 
     def __init__(self, dim: int, bits: int, mixtures: int) -> None:
         super().__init__()
         self.bits, self.vocabulary = bits, 2**bits
         self.head = LogisticsHead(dim, bits, mixtures, num_offsets=2, num_features=self.input_dim)
+        nn.init.constant_(self.head.gate, GATE_START)  # type: ignore[arg-type]
 
     @property
     def silence(self) -> int:
@@ -129,27 +133,27 @@ class LogisticsOutput(nn.Module):
         return (mean + QUIET_STEPS).log().float()
 
     def inputs(self, window: Tensor, scale: Tensor) -> Tensor:
-        """window (B, N, 3) codes -> (B, N, 4): the sample, two differences over the scale, and the scale."""
+        """window (B, N, 32) codes -> (B, N, 34): the sample, differences over the scale, and the scale."""
         x = window.double() - self.silence
-        first = x[..., 2] - x[..., 1]
-        second = first - (x[..., 1] - x[..., 0])
-        unit = scale.double().exp()
-        level = (scale / (self.bits * math.log(2) / 2) - 1).expand(scale.shape[0], x.shape[1])
-        parts = [x[..., 2] / self.silence, (first / unit).asinh() / 2, (second / unit).asinh() / 2, level.double()]
-        return torch.stack(parts, -1).float()
+        unit = scale.double().exp()[..., None]
+        first = x.diff(dim=-1)
+        second = (first[..., -1:] - first[..., -2:-1]) / unit
+        level = (scale / (self.bits * math.log(2) / 2) - 1)[..., None].expand(-1, x.shape[1], 1)
+        differences = torch.cat([first / unit, second], -1).clamp(-LARGEST, LARGEST) / 4
+        return torch.cat([x[..., -1:] / self.silence, differences, level.double()], -1).float()
 
     def _forecast(self, window: Tensor, scale: Tensor) -> Forecast:
-        last = window[..., 2]
-        line = (window[..., 2] - window[..., 1]).float()
+        last = window[..., -1]
+        line = (last - window[..., -2]).float()
         offsets = torch.stack([torch.zeros_like(line), line], -1)
         return Forecast(last, offsets, scale.expand(line.shape), self.inputs(window, scale))
 
     def score(self, hidden: Tensor, window: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-        """hidden (B, N, H), window (B, N, 3), target (B, N) -> nats (B, N) float32."""
+        """hidden (B, N, H), window (B, N, 32), target (B, N) -> nats (B, N) float32."""
         return self.head.nats(hidden, target, self._forecast(window, scale))
 
     def sample(self, hidden: Tensor, window: Tensor, scale: Tensor, choice: Choice) -> Tensor:
-        """hidden (B, H), window (B, 3) -> codes (B,) int64."""
+        """hidden (B, H), window (B, 32) -> codes (B,) int64."""
         return self.head.sample(hidden, choice, self._forecast(window[:, None], scale))
 
 

@@ -252,6 +252,22 @@ class LstmSeq2seq(Network):
             sequence = torch.cat([sequence[:, :known].long(), made], 1)
         return sequence.view_as(ids)
 
+    def carry_on(
+        self, prev: Tensor, steps: int, *, temperature: float, seed: int, style_at: list[int], fade: int
+    ) -> Tensor:
+        """Go on after prev (B, P), (B, 1, P) or vectors (B, P, width), as scripts/sample.py asks: (B, steps[, width]).
+
+        Raises:
+            ValueError: a style is asked for, which this network has not.
+        """
+        if style_at:
+            raise ValueError("--style-at: this network has no style to change, `variational` has")
+        generator = torch.Generator(prev.device).manual_seed(seed)
+        return self.extend(self._flat(prev), steps, Choice(temperature, generator=generator))
+
+    def _flat(self, prev: Tensor) -> Tensor:
+        return prev.squeeze(1) if prev.dim() == 3 and not self.vectors else prev
+
     def continuation(self, prev: Tensor, given: Tensor, choice: Choice, progress: Progress | None) -> Tensor:
         """What `generate` puts behind prev: (B, N) codes, those of ``given`` that are not -1 kept."""
         training = self.training

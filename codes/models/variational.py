@@ -87,13 +87,46 @@ class Variational(LstmSeq2seq):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return mean + log_scale.exp() * noise * temperature
 
+    def carry_on(
+        self, prev: Tensor, steps: int, *, temperature: float, seed: int, style_at: list[int], fade: int
+    ) -> Tensor:
+        """Go on after prev with one z, or with another from each of the steps ``style_at`` on.
+
+        What is drawn for a style takes nothing from the random numbers of the values: before a change all is as
+        without it.
+
+        Args:
+            prev: (B, P), (B, 1, P) or vectors (B, P, width).
+            steps: how many values.
+            temperature: of the values and of z; 0: greedy, with the mean of the prior.
+            seed: of all draws.
+            style_at: steps at which another z sets in, rising.
+            fade: steps of each transition; 0 switches at once.
+
+        Raises:
+            ValueError: the steps of the changes do not rise within 0 .. steps.
+        """
+        if sorted(set(style_at)) != style_at or any(not 0 <= at < steps for at in style_at):
+            raise ValueError(f"--style-at must rise within what is made ({steps} values), got {style_at}")
+        prev = self._flat(prev)
+        device = prev.device
+        styles = []
+        for number in range(len(style_at) + 1):
+            draws = torch.Generator(device).manual_seed(seed + number)
+            styles.append(self.draw_style(prev, max(temperature, float(number > 0)), draws))
+        path = style_path(styles[0], styles[0], steps, 0, 0)
+        for style, at in zip(styles[1:], style_at, strict=True):
+            path = torch.cat([path[:, :at], style_path(path[:, at], style, steps - at, 0, fade)], 1)
+        generator = torch.Generator(device).manual_seed(seed)
+        return self.extend(prev, steps, Choice(temperature, generator=generator), style=path)
+
     def continuation(self, prev: Tensor, given: Tensor, choice: Choice, progress: Progress | None) -> Tensor:
         """As in `lstm_seq2seq`, with one z for the whole continuation, drawn from the prior."""
         training = self.training
         self.eval()
         try:
             style = self.draw_style(prev, choice.temperature, choice.generator)
-            path = style_path(style, style, given.shape[1], 0, given.shape[1])
+            path = style_path(style, style, given.shape[1], 0, 0)
             return self.extend(prev, given.shape[1], choice, style=path, given=given, progress=progress)
         finally:
             self.train(training)

@@ -1,0 +1,125 @@
+"""What copying would reach on a task: the least that a model of it must beat.
+
+A task's dataset gives an input beside what is to be predicted. The copy says that a sample is the input's sample at its
+place, or the sample before it, or the end of what was given once more. Two figures say how good that is, over the very
+items that the model is validated on:
+
+- mean square: of the difference from the real samples, both in [-1, 1);
+- bits per sample: of the differences, coded by the two-sided geometric distribution P(d) ~ theta^|d| with the best
+  theta of each item, as if it cost nothing to say. With m the mean of |d| that is
+  theta = (sqrt(1 + m^2) - 1) / m, and the code takes -log2((1 - theta) / (1 + theta)) - m log2(theta) bits.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codes.entries import Experiment
+from codes.trainer.build import Parts
+
+AT_ITS_PLACE = {"noisy": "the noisy sample at its place", "degraded": "the degraded sample at its place"}
+CONTINUED = (("past", "future", None), ("prev", "next", "next_mask"))
+
+
+@dataclass
+class CopyFigures:
+    """Of one way of copying: sums over samples."""
+
+    bits: float = 0.0
+    squares: float = 0.0
+    samples: float = 0.0
+
+    def add(self, difference: Tensor, mask: Tensor, depth: int) -> None:
+        """difference (B, T) integers at `depth` bits; mask (B, T) bool."""
+        counted = mask.double()
+        magnitude = difference.double().abs() * counted
+        number = counted.sum(1)
+        mean = magnitude.sum(1) / number.clamp(min=1)
+        self.bits += float((geometric_bits(mean) * number).sum())
+        self.squares += float((magnitude / 2 ** (depth - 1)).square().sum())
+        self.samples += float(number.sum())
+
+
+def geometric_bits(mean: Tensor) -> Tensor:
+    """Bits per value of integers whose mean absolute value is `mean`, by the best two-sided geometric code."""
+    theta = mean / ((1 + mean.square()).sqrt() + 1)
+    return torch.log2((1 + theta) / (1 - theta)) - torch.special.xlogy(mean, theta) / math.log(2)
+
+
+def copies(batch: dict[str, Any], chunk_frames: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """(what is copied, copy (B, T), real (B, T), mask (B, T)) of a task's batch; nothing where it is no task.
+
+    Args:
+        batch: as the loader gives it.
+        chunk_frames: frames at the end of ``wav`` that are judged.
+    """
+    for key, title in AT_ITS_PLACE.items():
+        if key in batch:
+            real = batch["wav"][:, 0, -chunk_frames:]
+            yield title, batch[key][:, 0, -chunk_frames:], real, torch.ones_like(real, dtype=torch.bool)
+    for before, after, mask in CONTINUED:
+        if after not in batch:
+            continue
+        past, real = batch[before][:, 0], batch[after][:, 0]
+        counted = batch[mask] if mask else torch.ones_like(real, dtype=torch.bool)
+        yield "the sample before it", torch.cat([past[:, -1:], real[:, :-1]], 1), real, counted
+        again = past[:, -real.shape[1] :]
+        repeats = -(-real.shape[1] // again.shape[1])
+        yield f"the end of {before} once more", again.repeat(1, repeats)[:, : real.shape[1]], real, counted
+
+
+def measure(parts: Parts, experiment: Experiment) -> dict[str, CopyFigures]:
+    """Figures of each way of copying on the validation items; empty where there is no task or no validation set."""
+    dataset, loader = parts.datasets.get("val"), parts.val_loader
+    found: dict[str, CopyFigures] = {}
+    if loader is None or not hasattr(dataset, "chunk_frames"):
+        return found
+    depth: int = dataset.bits  # type: ignore[union-attr]
+    wanted = model_depth(experiment) or depth
+    total, limit = len(loader), experiment.options.eval.max_batches
+    numbers = range(total) if limit is None or limit >= total else [n * total // limit for n in range(limit)]
+    for number in numbers:
+        ways = list(copies(loader.batch(number), dataset.chunk_frames))  # type: ignore[union-attr]
+        if not ways:
+            break
+        for title, copy, real, mask in ways:
+            difference = at_depth(real, depth, wanted) - at_depth(copy, depth, wanted)
+            found.setdefault(title, CopyFigures()).add(difference, mask, wanted)
+    return found
+
+
+def model_depth(experiment: Experiment) -> int | None:
+    """The bit depth of the first pcm_quantize; None where there is none."""
+    entries = [entry for step in experiment.steps for entry in step.injectors]
+    found = [e.built_from.options.get("bits", 16) for e in entries if e.built_from.type == "pcm_quantize"]
+    return int(found[0]) if found else None
+
+
+def at_depth(samples: Tensor, bits: int, wanted: int) -> Tensor:
+    """Integers of `bits` bits as `pcm_quantize` would shift them."""
+    wide = samples.long()
+    return wide >> (bits - wanted) if bits > wanted else wide << (wanted - bits)
+
+
+def report(parts: Parts, experiment: Experiment, best: dict[str, float] | None) -> list[str]:
+    """Lines for the end of a run: what copying reaches, beside the model's best validation where it is in bits."""
+    found = {title: figures for title, figures in measure(parts, experiment).items() if figures.samples}
+    if not found:
+        return []
+    in_bits = any(loss.loss.measures_bits for step in parts.steps for loss in step.losses)
+    in_bits = in_bits and model_depth(experiment) is not None
+    samples = int(next(iter(found.values())).samples)
+    lines = [f"copying, on the same {samples:,} samples (differences by the best geometric code of each item):"]
+    width = max(len(title) for title in found)
+    for title, figures in found.items():
+        bits, square = figures.bits / figures.samples, figures.squares / figures.samples
+        line = f"  {title:<{width}}  {bits:7.3f} bits/sample  mean square {square:.3g}"
+        if in_bits and best is not None:
+            share = 100 * best["value"] / bits if bits else math.inf
+            line += f"  (the model: {best['value']:.3f}, {share:.1f} % of it)"
+        lines.append(line)
+    return lines

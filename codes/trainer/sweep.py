@@ -1,0 +1,241 @@
+"""Hyper-parameter search over an experiment: each trial is a run of train.py with some keys set otherwise.
+
+What was tried lies in an SQLite file of Optuna's beside the runs. A trial is recorded before its run starts, so a
+search that was killed goes on with the same command: trials that had not ended are continued from their checkpoints,
+and trial n has the same values however often the search was stopped. Several runs at once are processes of their own.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from codes.experiment import load_experiment
+from codes.trainer.metrics import read_metrics
+from codes.trainer.sweep_space import Dimension, grid
+
+Sampler = Literal["grid", "random", "halving"]
+REDUCTION = 3  # successive halving: the best third goes on at each rung
+RUNGS = 2
+POLL_SECONDS = 0.2
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+
+
+@dataclass
+class Running:
+    """A trial whose run is going on: a process of ours, or the number of one that an earlier search left behind."""
+
+    trial: Any
+    pid: int
+    process: "subprocess.Popen[bytes] | None"
+    reported: int = 0
+    pruned: bool = False
+
+
+class Sweep:
+    """A search.
+
+    Args:
+        experiment: the YAML.
+        space: what is searched over.
+        folder: where study and runs go.
+        sampler: grid, random, or halving: random, with the worse two thirds stopped at a ninth and a third of the way.
+        trials: how many, those of earlier calls included.
+        jobs: runs at once.
+        seed: of the draws.
+        overrides: ``key=value`` for every run.
+        say: takes lines for people.
+
+    Raises:
+        ValueError: the folder holds another search.
+        OptionError: a range cannot be a grid.
+    """
+
+    def __init__(
+        self, experiment: Path, space: list[Dimension], folder: Path, *, sampler: Sampler, trials: int, jobs: int,
+        seed: int, overrides: list[str], say: Any = print,
+    ) -> None:  # fmt: skip
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.experiment, self.space, self.folder, self.say = experiment, space, folder, say
+        self.sampler, self.jobs, self.seed, self.overrides = sampler, jobs, seed, overrides
+        options = load_experiment(experiment, overrides).options
+        self.num_steps = options.train.niter
+        self.rung = max(1, self.num_steps // REDUCTION**RUNGS)
+        if sampler == "halving" and (options.train.val_freq is None or self.rung % options.train.val_freq):
+            self.overrides = [*overrides, f"train.val_freq={self.rung}"]
+        folder.mkdir(parents=True, exist_ok=True)
+        pruner = optuna.pruners.NopPruner()
+        if sampler == "halving":
+            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=self.rung, reduction_factor=REDUCTION)
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{folder / 'study.db'}", study_name="sweep", load_if_exists=True, pruner=pruner
+        )
+        self._check_same()
+        self.trials = min(trials, len(grid(space))) if sampler == "grid" else trials
+
+    def _check_same(self) -> None:
+        """Note what is searched, or compare it with what the folder says."""
+        mine = {
+            "experiment": self.experiment.read_text(encoding="utf-8"), "sampler": self.sampler, "seed": self.seed,
+            "overrides": self.overrides,
+            "space": [{k: v for k, v in vars(dimension).items() if k != "mark"} for dimension in self.space],
+        }  # fmt: skip
+        mine = json.loads(json.dumps(mine))
+        known = self.study.user_attrs.get("search")
+        if known is None:
+            self.study.set_user_attr("search", mine)
+            if self.sampler == "grid":
+                for values in grid(self.space):
+                    self.study.enqueue_trial(values)
+            return
+        changed = [name for name in mine if mine[name] != known[name]]
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a search with another {', '.join(changed)}: undo that, or choose another --out"
+            )
+
+    def run(self) -> None:
+        """Run until all trials have ended; a KeyboardInterrupt stops the runs, which save, and goes on upwards."""
+        running = [self._adopt(trial) for trial in self._unfinished()]
+        waiting = [trial for trial, left in running if left is None]
+        active = [left for _, left in running if left is not None]
+        try:
+            while True:
+                while len(active) < self.jobs and (waiting or self._num_started() < self.trials):
+                    active.append(self._start(waiting.pop(0) if waiting else self._ask()))
+                if not active:
+                    return
+                active = [left for left in active if not self._ended(left)]
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            for left in active:
+                self._stop(left)
+            for left in active:
+                self._wait(left)
+            raise
+
+    def _num_started(self) -> int:
+        return sum(trial.state.name != "WAITING" for trial in self.study.get_trials(deepcopy=False))
+
+    def _unfinished(self) -> list[Any]:
+        """Trials that an earlier search recorded and did not see the end of."""
+        import optuna
+
+        found = [t for t in self.study.get_trials(deepcopy=False) if t.state.name == "RUNNING"]
+        whole = [trial for trial in found if len(trial.params) == len(self.space)]
+        for trial in found:
+            if trial not in whole:  # killed while it was being recorded
+                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        return [optuna.trial.Trial(self.study, trial._trial_id) for trial in whole]
+
+    def _ask(self) -> Any:
+        """The next trial, recorded with all its values: those of the grid, or drawn from (seed, number)."""
+        import optuna
+
+        number = len(self.study.get_trials(deepcopy=False))
+        drawn = random.Random(f"{self.seed} {number}").getrandbits(31)
+        self.study.sampler = optuna.samplers.RandomSampler(seed=drawn)
+        return self.study.ask({dimension.key: dimension.distribution() for dimension in self.space})
+
+    def name(self, trial: Any) -> str:
+        """The name of a trial's run."""
+        return f"trial_{trial.number:04d}"
+
+    def _start(self, trial: Any) -> Running:
+        values = [dimension.override(trial.params[dimension.key]) for dimension in self.space]
+        name, root = self.name(trial), self.folder / "runs"
+        root.mkdir(exist_ok=True)
+        command = [sys.executable, str(TRAIN), "-opt", str(self.experiment), *self.overrides, *values]
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        with (self.folder / f"{name}.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, f"path.root={root}", f"name={name}"], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+        trial.set_user_attr("pid", process.pid)
+        self.say(f"{name}: {'  '.join(values)}")
+        return Running(trial, process.pid, process)
+
+    def _adopt(self, trial: Any) -> tuple[Any, Running | None]:
+        """A run that goes on although the search that started it was killed, or None where it must be continued."""
+        pid = trial.user_attrs.get("pid")
+        if pid is None or not _is_run(pid, self.name(trial)):
+            return trial, None
+        self.say(f"{self.name(trial)}: is still running")
+        return trial, Running(trial, pid, None)
+
+    def _ended(self, left: Running) -> bool:
+        """Look at a run: report its validations, stop it where it is not worth going on, and tell how it ended."""
+        import optuna
+
+        alive = left.process.poll() is None if left.process else _is_run(left.pid, self.name(left.trial))
+        lines = self.validations(left.trial)
+        for line in lines[left.reported :]:
+            left.trial.report(figure(line), line["step"])
+        left.reported = len(lines)
+        if alive and not left.pruned and lines and self.sampler == "halving" and left.trial.should_prune():
+            left.pruned = True
+            self._stop(left)
+        if alive:
+            return False
+        best = min((figure(line) for line in lines), default=None)
+        done = bool(lines) and lines[-1]["step"] >= self.num_steps
+        if done and best is not None:
+            self.study.tell(left.trial, best)
+            self.say(f"{self.name(left.trial)}: {best:.4f}")
+        elif left.pruned:
+            self.study.tell(left.trial, state=optuna.trial.TrialState.PRUNED)
+            self.say(f"{self.name(left.trial)}: stopped at step {lines[-1]['step']} ({figure(lines[-1]):.4f})")
+        else:
+            left.trial.set_user_attr("why", self._last_words(left.trial))
+            self.study.tell(left.trial, state=optuna.trial.TrialState.FAIL)
+            self.say(f"{self.name(left.trial)}: failed: {self._last_words(left.trial)}")
+        return True
+
+    def validations(self, trial: Any) -> list[dict[str, Any]]:
+        """The validation lines of a trial's run so far."""
+        path = self.folder / "runs" / self.name(trial) / "metrics.jsonl"
+        lines = read_metrics(path) if path.is_file() else []
+        return [line for line in lines if line["split"] == "val" and figure(line) is not None]
+
+    def _last_words(self, trial: Any) -> str:
+        log = (self.folder / f"{self.name(trial)}.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(log) if line.strip()), "it said nothing")
+
+    @staticmethod
+    def _stop(left: Running) -> None:
+        """Ask a run to save and end."""
+        if left.process is not None:
+            left.process.send_signal(signal.SIGTERM if os.name != "nt" else signal.CTRL_BREAK_EVENT)
+        else:
+            os.kill(left.pid, signal.SIGTERM)
+
+    def _wait(self, left: Running) -> None:
+        while left.process.poll() is None if left.process else _is_run(left.pid, self.name(left.trial)):
+            time.sleep(POLL_SECONDS)
+
+
+def figure(line: dict[str, Any]) -> Any:
+    """What a validation line is judged by: bits per sample, else the loss."""
+    return line.get("bits_per_sample", line.get("loss"))
+
+
+def _is_run(pid: int, name: str) -> bool:
+    """Whether the process of that number is alive and, where that can be seen, the run of that name."""
+    arguments = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        return arguments.is_file() and f"name={name}".encode() in arguments.read_bytes().split(b"\0")
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

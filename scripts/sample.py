@@ -1,0 +1,116 @@
+"""Let a trained run go on after a piece of audio.
+
+    python scripts/sample.py --run runs/lofi_lstm --prompt song.wav --seconds 5 --temperature 0.9 --num 8 --out heard
+    python scripts/sample.py --run runs/lofi_variational --seconds 5 --style-at 2.5 --out heard
+
+Without --prompt it goes on after the middle of the first validation file. Into --out go prompt.wav, and 0.wav, 1.wav
+and so on with the prompt and what follows it, each with a spectrogram. --style-at starts another style at so many
+seconds after the prompt (several times, if you like); up to there all is as without it. Exit status: 0; 2 where
+something is wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from codes.trainer.checkpoint import CheckpointError
+from codes.trainer.continuation import Continuation, Prompt
+from codes.yaml_source import OptionError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _check(options)
+        for line in sample(options):
+            print(line)
+    except (OptionError, CheckpointError, ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sample.py", description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("--run", type=Path, required=True, metavar="DIR", help="the folder of a run")
+    add("--prompt", type=Path, metavar="FILE", help="audio to go on after (default: from the validation set)")
+    add("--prompt-seconds", type=float, default=2.0, help="how much of its end is used (default: %(default)s)")
+    add("--seconds", type=float, default=5.0, help="how much is made (default: %(default)s)")
+    add("--temperature", type=float, default=1.0, help="below 1 safer, above 1 wilder (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    add("--num", type=int, default=4, help="how many continuations, all at once (default: %(default)s)")
+    add("--style-at", type=float, nargs="+", default=[], metavar="SECONDS", help="another style from here on")
+    add("--style-fade", type=float, default=0.0, metavar="SECONDS", help="how long the transition takes")
+    add("--network", help="which network, where several can go on")
+    add("--checkpoint", type=Path, metavar="DIR", help="a checkpoint (default: the run's best)")
+    add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, least in (("prompt_seconds", 0), ("seconds", 0), ("temperature", -1e-9), ("num", 0)):
+        if not getattr(options, name) > least:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be above 0")
+    outside = [at for at in options.style_at if not 0 <= at < options.seconds]
+    if outside or options.style_fade < 0:
+        raise ValueError(f"--style-at must be 0 to --seconds ({options.seconds}), --style-fade 0 or more")
+
+
+def sample(options: argparse.Namespace) -> list[str]:
+    """Make and write the continuations; returns what is to be said."""
+    run = Continuation(options.run, options.network, options.checkpoint)
+    prompt, notes = run.fit(read_prompt(options.prompt) if options.prompt else validation_prompt(run))
+    rate = prompt.sample_rate_hz
+    kept = min(prompt.pcm.shape[1], max(round(options.prompt_seconds * rate), run.frames_per_value))
+    kept = kept // run.frames_per_value * run.frames_per_value
+    prompt = Prompt(pcm=prompt.pcm[:, prompt.pcm.shape[1] - kept :], bits=prompt.bits, sample_rate_hz=rate)
+    made = run.make(
+        prompt, round(options.seconds * rate), options.num, temperature=options.temperature, seed=options.seed,
+        style_at=[round(at * rate) for at in options.style_at], fade=round(options.style_fade * rate),
+    )  # fmt: skip
+    before = (prompt.pcm / 2.0 ** (prompt.bits - 1)).astype(np.float32)
+    options.out.mkdir(parents=True, exist_ok=True)
+    _write(options.out / "prompt.wav", before, prompt.bits, rate)
+    for number, audio in enumerate(made):
+        _write(options.out / f"{number}.wav", np.concatenate([before, audio], 1), prompt.bits, rate)
+    seconds = f"{kept / rate:.2f} s of prompt, {options.seconds:g} s made"
+    return [*notes, f"{len(made)} continuations ({seconds}, {run.checkpoint}): {options.out}"]
+
+
+def read_prompt(path: Path) -> Prompt:
+    """A whole audio file; floating point files are read at 24 bits."""
+    from codes.data.audio.reader import probe, read
+
+    info = probe(path, float_bits=24)
+    return Prompt(pcm=read(path, float_bits=24), bits=info.bits, sample_rate_hz=info.sample_rate_hz)
+
+
+def validation_prompt(run: Continuation) -> Prompt:
+    """The first half of the first validation recording, as the run's dataset gives it."""
+    entry = run.experiment.datasets.get("val", run.experiment.datasets["train"])
+    dataset: Any = entry.built_from.build()
+    if not hasattr(dataset, "scored_audio"):
+        raise ValueError("the run's dataset has no audio to begin with: give --prompt")
+    _, pcm, bits, rate = next(iter(dataset.scored_audio()))
+    return Prompt(pcm=pcm[:, : max(1, pcm.shape[1] // 2)], bits=bits, sample_rate_hz=rate)
+
+
+def _write(path: Path, wav: np.ndarray, bits: int, sample_rate_hz: int) -> None:
+    from codes.data.audio.picture import save_png, spectrogram_image
+    from codes.trainer.sampling import write_wav
+
+    write_wav(path, wav, bits, sample_rate_hz)
+    save_png(path.with_suffix(".png"), spectrogram_image(wav, sample_rate_hz))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
