@@ -6,6 +6,8 @@ convolutions, mixes the vectors over time (a linear map, so that each moment of 
 it makes of the noise, then goes back up to samples.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -162,7 +164,7 @@ def _stride(name: str, frames: int, strides: list[int]) -> int:
     """
     if not strides or min(strides) < 2:
         raise ValueError(f"strides must be whole numbers of 2 or more, got {strides}")
-    total = int(torch.tensor(strides).prod())
+    total = math.prod(strides)
     if frames < total or frames % total:
         raise ValueError(f"{name} is {frames}: it must be a multiple of {total}, the product of the strides")
     return total

@@ -15,6 +15,7 @@ import torch
 
 from codes.entries import Experiment
 from codes.trainer import checkpoint as checkpoints
+from codes.trainer import copy_baseline
 from codes.trainer.build import Parts, build
 from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.evaluation import Evaluation
@@ -338,6 +339,8 @@ class ExtensibleTrainer:
             self._sample()
         self.progress.stop()
         self.evaluation.summary(self.best)
+        for line in copy_baseline.report(self.parts, self.experiment, self.best):
+            self.progress.line(line)
 
 
 __all__ = ["CheckpointError", "ExtensibleTrainer", "NonFiniteError"]
