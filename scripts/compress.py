@@ -14,6 +14,7 @@ Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which i
 import argparse
 import contextlib
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--block-seconds", type=_positive, default=BLOCK_SECONDS, metavar="S", help="length of a block (%(default)s)"
     )
     encode.add_argument("--force", action="store_true", help="write over OUT.wsl where it exists")
+    _add_threads(encode)
     encode.set_defaults(command=_encode)
     decode = commands.add_parser("decode", help="give back the WAV")
     decode.add_argument("source", type=Path, metavar="IN.wsl")
@@ -88,6 +90,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, action="append", default=[], metavar="DIR", help="a run that has the model")
     parser.add_argument("--model", type=Path, action="append", default=[], metavar="PATH", help="its file or folder")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--threads", type=_count_of, default=cores, metavar="N", help="blocks at a time (default: %(default)s)"
+    )
+
+
+def _count_of(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"must be 1 to 1024, got {text}")
+    return int(text)
 
 
 def _positive(text: str) -> float:
@@ -117,10 +133,11 @@ def _encode(options: argparse.Namespace) -> int:
             block_seconds=options.block_seconds,
             verify=not options.no_verify,
             as_bytes=options.bytes,
+            workers=options.threads,
             on_start=on_start,
             on_block=on_block,
         )
-    if model and not options.embed:
+    if encoded.report.codecs and not options.embed:
         kept = keep_model(model)
         if kept is not None:
             _say(f"model: kept as {kept}, which decoding needs")
@@ -172,6 +189,7 @@ def _decode(options: argparse.Namespace) -> int:
             keep_going=options.keep_going,
             start_seconds=options.start,
             seconds=options.seconds,
+            workers=options.threads,
             on_start=on_start,
             on_block=on_block,
         )
@@ -194,6 +212,7 @@ def _verify(options: argparse.Namespace) -> int:
                     None,
                     ModelSearch(options.model, options.run),
                     keep_going=True,
+                    workers=options.threads,
                     on_start=on_start,
                     on_block=on_block,
                 )

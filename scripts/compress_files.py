@@ -73,6 +73,7 @@ def encode_file(
     block_seconds: float = BLOCK_SECONDS,
     verify: bool = True,
     as_bytes: bool = False,
+    workers: int = 1,
     on_start: OnStart = lambda form, num_frames: None,
     on_block: OnBlock = lambda num_frames: None,
 ) -> Encoded:
@@ -86,6 +87,7 @@ def encode_file(
         block_seconds: length of a block.
         verify: decode every block, and read back what was written.
         as_bytes: keep the file's bytes, whatever they are.
+        workers: how many blocks are coded at a time.
         on_start: told the form of the samples and the number of frames.
         on_block: told the number of frames of each block that is done.
 
@@ -99,10 +101,10 @@ def encode_file(
             wav = None if as_bytes else read_wav(file)
             try:
                 samples = _bytes_source(file) if as_bytes else _source(source, wav)
-                return _encode(samples, target, codecs, model, block_seconds, verify, on_start, on_block)
+                return _encode(samples, target, codecs, model, block_seconds, verify, workers, on_start, on_block)
             except FullPaddingError:
                 samples = _source(source, read_wav(file, whole_container=True))
-                return _encode(samples, target, codecs, model, block_seconds, verify, on_start, on_block)
+                return _encode(samples, target, codecs, model, block_seconds, verify, workers, on_start, on_block)
         except NotPcmWavError as error:
             raise NotPcmWavError(f"{source}: {error}; --bytes keeps any file as it is") from error
 
@@ -115,6 +117,7 @@ def decode_file(
     keep_going: bool = False,
     start_seconds: float = 0.0,
     seconds: float | None = None,
+    workers: int = 1,
     on_start: OnStart = lambda form, num_frames: None,
     on_block: OnBlock = lambda num_frames: None,
 ) -> Decoded:
@@ -127,6 +130,7 @@ def decode_file(
         keep_going: put silence in place of damaged blocks.
         start_seconds: where to begin; only blocks from there on are decoded.
         seconds: how much to decode; None: to the end.
+        workers: how many blocks are decoded at a time.
 
     Raises:
         CodedFileError: the file is damaged, see `CodedFile`.
@@ -151,7 +155,7 @@ def decode_file(
         with contextlib.nullcontext() if target is None else _written(target) as file:
             if file is not None:
                 file.write(around.head)
-            for pcm in _part(coded, first, end):
+            for pcm in _part(coded, first, end, workers):
                 if file is not None:
                     file.write(around.samples.pack(pcm, header.bits))
                 on_block(pcm.shape[1])
@@ -172,6 +176,7 @@ def _encode(
     model: bytes,
     block_seconds: float,
     verify: bool,
+    workers: int,
     on_start: OnStart,
     on_block: OnBlock,
 ) -> Encoded:
@@ -187,6 +192,7 @@ def _encode(
             metadata=samples.metadata,
             model=model,
             verify=verify,
+            workers=workers,
             on_block=on_block,
         )
         written.flush()
@@ -260,12 +266,12 @@ def _original_header(coded: CodedFile, num_frames: int | None) -> WavHeader:
     return usual_header(header.sample_rate_hz, header.num_channels, header.bits, frames)
 
 
-def _part(coded: CodedFile, first: int, end: int) -> Iterator[np.ndarray]:
+def _part(coded: CodedFile, first: int, end: int, workers: int) -> Iterator[np.ndarray]:
     """The samples from frame ``first`` to ``end``, from the block on that has the first of them."""
     block_frames = coded.header.block_frames
     start_block = first // block_frames
     place = start_block * block_frames
-    for pcm in coded.blocks(start_block):
+    for pcm in coded.blocks(start_block, workers):
         yield pcm[:, max(0, first - place) : end - place]
         place += pcm.shape[1]
         if place >= end and end < coded.header.num_frames:

@@ -8,6 +8,7 @@ with CodedFile(path, resolve) as coded:
 import hashlib
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from codes.compression.container_packet import FIRST_MODEL, HEAD_BYTES, LINEAR, 
 from codes.compression.container_scan import find_packets
 from codes.compression.container_writer import entry_of
 from codes.compression.linear_codec import LinearCodec
+from codes.compression.ordered_work import in_order
 from codes.compression.pcm_bytes import md5_bytes
 from codes.compression.raw_codec import RawCodec, raw_bytes
 
@@ -43,6 +45,16 @@ class PacketPlace:
 
     start: int
     num_bytes: int
+
+
+@dataclass
+class _Part:
+    """A packet of a block on its way: as read, then its samples or what is wrong with it."""
+
+    number: int
+    packet: Packet | None
+    pcm: np.ndarray | None = None
+    problem: str = ""
 
 
 class CodedFile:
@@ -71,6 +83,7 @@ class CodedFile:
         self.damages: list[str] = []
         self.packets_by_codec: dict[str, int] = {}
         self._has_lost_blocks = False
+        self._resolving = threading.Lock()
         self._resolve = resolve
         self._codecs: dict[int, BlockCodec] = {RAW: RawCodec(), LINEAR: LinearCodec()}
         self._found: dict[int, PacketPlace] | None = None
@@ -95,16 +108,22 @@ class CodedFile:
         """Close the file."""
         self._file.close()
 
-    def blocks(self, start_block: int = 0) -> Iterator[np.ndarray]:
+    def blocks(self, start_block: int = 0, workers: int = 1) -> Iterator[np.ndarray]:
         """The samples, (C, T) int32 a block; silence for what is damaged. From the first block on, the MD5 is checked.
+
+        Args:
+            start_block: the first block.
+            workers: how many blocks are decoded at a time, where all codecs are of profile exact.
 
         Raises:
             CodedFileError: a packet is damaged, or the MD5 is another one; not with ``keep_going``.
             ModelError: the codec that a packet needs is not to be had.
         """
         md5 = hashlib.md5(usedforsecurity=False)
-        for number in range(start_block, self.header.num_blocks):
-            block = self.block(number)
+        numbers = range(start_block, self.header.num_blocks)
+        workers = workers if all(entry.profile == "exact" for entry in self.header.codecs) else 1
+        for parts in in_order(self._decoded_block, map(self._read_block, numbers), workers):
+            block = np.concatenate([self._sound(part) for part in parts])
             md5.update(md5_bytes(block, self.header.bits))
             yield block
         if start_block == 0 and not self._has_lost_blocks and md5.digest() != self.header.md5:
@@ -112,21 +131,37 @@ class CodedFile:
 
     def block(self, number: int) -> np.ndarray:
         """One block; see `blocks`."""
-        header = self.header
-        pcm = np.zeros((header.num_channels, header.frames_of(number)), np.int32)
-        for place, group in enumerate(header.groups):
-            packet_number = number * len(header.groups) + place
-            packet = self.packet(packet_number)
-            if packet is None:
-                self._lost(self._packet_damage(packet_number))
+        return np.concatenate([self._sound(part) for part in self._decoded_block(self._read_block(number))])
+
+    def _read_block(self, block: int) -> list[_Part]:
+        """The packets of a block, read and not yet decoded."""
+        num_groups = len(self.header.groups)
+        numbers = range(block * num_groups, (block + 1) * num_groups)
+        return [_Part(number, self.packet(number)) for number in numbers]
+
+    def _decoded_block(self, parts: list[_Part]) -> list[_Part]:
+        for part in parts:
+            if part.packet is None:
+                part.problem = self._packet_damage(part.number)
                 continue
             try:
-                pcm[group.start : group.stop] = self._decoded(packet, len(group), pcm.shape[1])
+                part.pcm = self._decoded(part.packet)
             except ModelError:
                 raise
             except ValueError as error:
-                self._lost(f"damaged in {header.place(packet_number)}: {error}")
-        return pcm
+                part.problem = f"damaged in {self.header.place(part.number)}: {error}"
+        return parts
+
+    def _sound(self, part: _Part) -> np.ndarray:
+        """The samples of a packet; silence where it is damaged, if that is to be gone around."""
+        if part.problem:
+            self._has_lost_blocks = True
+            self.note_damage(part.problem)
+        if part.packet is None or part.pcm is None:
+            return np.zeros(self._shape(part.number), np.int32)
+        name = self.codec_name(part.packet)
+        self.packets_by_codec[name] = self.packets_by_codec.get(name, 0) + 1
+        return part.pcm
 
     def packet(self, number: int) -> Packet | None:
         """A packet as it stands in the file; None where it is damaged or missing."""
@@ -220,9 +255,8 @@ class CodedFile:
         return packet if packet is not None and packet.number == number else None
 
     def _most_packet_bytes(self, number: int) -> int:
-        block, group = divmod(number, len(self.header.groups))
-        num_samples = self.header.frames_of(block) * len(self.header.groups[group])
-        return HEAD_BYTES + raw_bytes(num_samples, self.header.bits)
+        channels, frames = self._shape(number)
+        return HEAD_BYTES + raw_bytes(channels * frames, self.header.bits)
 
     def _scanned(self) -> dict[int, PacketPlace]:
         """Where packets stand wherever they are: looked for once, when one is not where the seek table says."""
@@ -236,19 +270,27 @@ class CodedFile:
         kind = "truncated" if place is not None and place.start + place.num_bytes > self._size else "damaged"
         return f"{kind} in {self.header.place(number)}"
 
-    def _decoded(self, packet: Packet, num_channels: int, num_frames: int) -> np.ndarray:
+    def _shape(self, number: int) -> tuple[int, int]:
+        """Channels and frames of a packet."""
+        block, group = divmod(number, len(self.header.groups))
+        return len(self.header.groups[group]), self.header.frames_of(block)
+
+    def _decoded(self, packet: Packet) -> np.ndarray:
         bits = self.header.bits - packet.num_zero_bits
         if bits < 1:
             raise ValueError(f"{packet.num_zero_bits} low bits are zero of {self.header.bits}")
-        codec = self._codec(packet.codec)
-        pcm = codec.decode(packet.payload, num_channels, num_frames, bits, self.header.sample_rate_hz)
+        shape = self._shape(packet.number)
+        pcm = self._codec(packet.codec).decode(packet.payload, *shape, bits, self.header.sample_rate_hz)
         half = 1 << (bits - 1)
-        if pcm.shape != (num_channels, num_frames) or pcm.min() < -half or pcm.max() >= half:
-            raise ValueError(f"its samples are not {num_channels} times {num_frames} of {bits} bits")
-        self.packets_by_codec[codec.name] = self.packets_by_codec.get(codec.name, 0) + 1
+        if pcm.shape != shape or pcm.min() < -half or pcm.max() >= half:
+            raise ValueError(f"its samples are not {shape[0]} times {shape[1]} of {bits} bits")
         return pcm << packet.num_zero_bits
 
     def _codec(self, number: int) -> BlockCodec:
+        with self._resolving:
+            return self._resolved(number)
+
+    def _resolved(self, number: int) -> BlockCodec:
         if number not in self._codecs:
             if number - FIRST_MODEL >= len(self.header.codecs):
                 raise ValueError(f"its codec {number} is not in the header's list")
@@ -277,10 +319,6 @@ class CodedFile:
         if not is_good:
             self.note_damage("damaged in its embedded model")
         return is_good
-
-    def _lost(self, sentence: str) -> None:
-        self._has_lost_blocks = True
-        self.note_damage(sentence)
 
     def note_damage(self, sentence: str) -> None:
         """Raise what is wrong with the file, or add it to ``damages`` where it is to keep going.

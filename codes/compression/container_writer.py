@@ -1,10 +1,12 @@
 """Write a coded file: block by block the smallest of what the codecs make of it that decodes to the same samples."""
 
+import copy
+import dataclasses
 import hashlib
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -21,6 +23,7 @@ from codes.compression.container import (
 )
 from codes.compression.container_packet import FIRST_MODEL, LINEAR, RAW, Packet
 from codes.compression.linear_codec import LinearCodec
+from codes.compression.ordered_work import in_order
 from codes.compression.pcm_bytes import md5_bytes
 from codes.compression.raw_codec import RawCodec, raw_bytes
 
@@ -46,6 +49,7 @@ class Report:
         packet_bytes: of each packet, with its head.
         packets_by_codec: how many packets each codec has coded.
         channel_bits: (C,) bits that each channel took; where a codec does not tell, half of its pair's.
+        codecs: the codecs with models that a decoder needs.
         refused: places at which a codec did not give back the same samples, so that another one was taken.
     """
 
@@ -54,6 +58,7 @@ class Report:
     packet_bytes: list[int] = field(default_factory=list)
     packets_by_codec: dict[str, int] = field(default_factory=dict)
     channel_bits: np.ndarray
+    codecs: tuple[CodecEntry, ...] = ()
     refused: list[str] = field(default_factory=list)
 
 
@@ -72,6 +77,7 @@ def write_coded_file(
     metadata: bytes = b"",
     model: bytes = b"",
     verify: bool = True,
+    workers: int = 1,
     on_block: Callable[[int], None] = lambda num_frames: None,
 ) -> Report:
     """Code PCM.
@@ -83,13 +89,12 @@ def write_coded_file(
         metadata: the original header, as `wav_header.WavHeader.pack` gives it.
         model: bytes of the model to embed.
         verify: decode every block and take another codec where that does not give the same samples.
+        workers: how many blocks are coded at a time, where all codecs are of profile exact. The file is the same.
         on_block: called with the number of frames of each block that is done.
 
     Raises:
         ValueError: a block has another shape than it must have.
     """
-    md5 = hashlib.md5(usedforsecurity=False)
-    report = Report(channel_bits=np.zeros(form.num_channels))
     header = Header(
         sample_rate_hz=form.sample_rate_hz,
         num_channels=form.num_channels,
@@ -99,70 +104,126 @@ def write_coded_file(
         md5=bytes(16),
         layout=form.layout,
     )
-    chooser = _Chooser(form, codecs, verify, report)
+    md5 = hashlib.md5(usedforsecurity=False)
+    report = Report(channel_bits=np.zeros(form.num_channels))
+    chooser = _Chooser(header, codecs, verify)
+    workers = workers if all(codec.profile == "exact" for codec in codecs) else 1
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        for number, block in enumerate(blocks):
-            if block.shape[0] != form.num_channels or not 1 <= block.shape[1] <= block_frames:
-                raise ValueError(f"block {number} has shape {block.shape}, not ({form.num_channels}, {block_frames})")
-            if report.num_frames != number * block_frames:
-                raise ValueError(f"block {number - 1} is not the last, and shorter than {block_frames} frames")
-            md5.update(md5_bytes(block, form.bits))
-            report.num_frames += block.shape[1]
-            for group in header.groups:
-                packet = chooser.packet(len(report.packet_bytes), block[group.start : group.stop], group)
-                report.packet_bytes.append(spool.write(packet.pack()))
-            on_block(block.shape[1])
-        sections = [with_crc(struct.pack(f"<{len(report.packet_bytes)}I", *report.packet_bytes))]
-        sections += [with_crc(metadata)] if metadata else []
-        sections += [model] if chooser.entries and model else []
-        header = Header(
-            sample_rate_hz=form.sample_rate_hz,
-            num_channels=form.num_channels,
-            bits=form.bits,
+        for coded in in_order(chooser.block, enumerate(_checked(blocks, header)), workers):
+            md5.update(coded.md5_bytes)
+            for choice in coded.choices:
+                report.packet_bytes.append(spool.write(choice.packet.pack()))
+            _count(report, coded, chooser)
+            on_block(coded.num_frames)
+        report.codecs = tuple(chooser.entries())
+        table = with_crc(struct.pack(f"<{len(report.packet_bytes)}I", *report.packet_bytes))
+        kept = with_crc(metadata) if metadata else b""
+        model = model if report.codecs else b""
+        header = dataclasses.replace(
+            header,
             num_frames=report.num_frames,
-            block_frames=block_frames,
             md5=md5.digest(),
-            layout=form.layout,
-            codecs=tuple(chooser.entries),
-            metadata_bytes=len(metadata) + 4 if metadata else 0,
-            model_bytes=len(model) if chooser.entries else 0,
+            codecs=report.codecs,
+            metadata_bytes=len(kept),
+            model_bytes=len(model),
         )
-        report.num_bytes = sum(file.write(section) for section in (header.pack(), *sections)) + spool.tell()
+        report.num_bytes = sum(map(file.write, (header.pack(), table, kept, model))) + spool.tell()
         spool.seek(0)
         shutil.copyfileobj(spool, file)
     return report
 
 
+def _checked(blocks: Iterable[np.ndarray], header: Header) -> Iterator[np.ndarray]:
+    last_frames = header.block_frames
+    for number, block in enumerate(blocks):
+        if block.shape[0] != header.num_channels or not 1 <= block.shape[1] <= header.block_frames:
+            raise ValueError(
+                f"block {number} has shape {block.shape}, not ({header.num_channels}, {header.block_frames})"
+            )
+        if last_frames != header.block_frames:
+            raise ValueError(f"block {number - 1} is not the last, and shorter than {header.block_frames} frames")
+        last_frames = block.shape[1]
+        yield block
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A packet, the bits that each of its channels took, and the names of codecs that did not give it back."""
+
+    packet: Packet
+    channel_bits: np.ndarray
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _CodedBlock:
+    num_frames: int
+    md5_bytes: bytes
+    choices: tuple[_Choice, ...]
+
+
+def _count(report: Report, coded: _CodedBlock, chooser: "_Chooser") -> None:
+    report.num_frames += coded.num_frames
+    report.channel_bits += np.concatenate([choice.channel_bits for choice in coded.choices])
+    for choice in coded.choices:
+        chooser.use(choice.packet.codec)
+        name = chooser.name(choice.packet.codec)
+        report.packets_by_codec[name] = report.packets_by_codec.get(name, 0) + 1
+        report.refused += [f"packet {choice.packet.number}: {name}" for name in choice.refused]
+
+
 class _Chooser:
-    """Makes a packet of samples by the codec that makes it smallest."""
+    """Makes packets of blocks, each by the codec that makes it smallest."""
 
-    def __init__(self, form: PcmForm, codecs: Sequence[BlockCodec], verify: bool, report: Report) -> None:
-        self._form, self._verify, self._report = form, verify, report
+    def __init__(self, header: Header, codecs: Sequence[BlockCodec], verify: bool) -> None:
+        self._header, self._verify = header, verify
         self._codecs: list[BlockCodec] = [RawCodec(), LinearCodec(), *codecs]
-        self.entries: list[CodecEntry] = []  # as many as packets refer to
+        self._last_used = FIRST_MODEL - 1
 
-    def packet(self, number: int, pcm: np.ndarray, group: range) -> Packet:
+    def name(self, codec: int) -> str:
+        """The name of the codec that packets call so."""
+        return self._codecs[codec].name
+
+    def use(self, codec: int) -> None:
+        """Note that a packet refers to a codec."""
+        self._last_used = max(self._last_used, codec)
+
+    def entries(self) -> Iterator[CodecEntry]:
+        """What the header must list, as packets refer to it."""
+        return map(entry_of, self._codecs[FIRST_MODEL : self._last_used + 1])
+
+    def block(self, numbered: tuple[int, np.ndarray]) -> _CodedBlock:
+        """The packets of a block."""
+        number, pcm = numbered
+        groups = self._header.groups
+        choices = [
+            self._choice(number * len(groups) + place, pcm[group.start : group.stop])
+            for place, group in enumerate(groups)
+        ]
+        return _CodedBlock(pcm.shape[1], md5_bytes(pcm, self._header.bits), tuple(choices))
+
+    def _choice(self, number: int, pcm: np.ndarray) -> _Choice:
         """The packet of (C, T) samples, C 1 or 2."""
         pcm = np.ascontiguousarray(pcm, np.int32)
         num_zero_bits = _num_zero_bits(pcm)
         pcm = pcm >> num_zero_bits
-        bits = self._form.bits - num_zero_bits
+        bits = self._header.bits - num_zero_bits
+        refused = []
         for codec, payload, channel_bits in self._candidates(pcm, bits):
-            if self._verify and not self._gives_back(codec, payload, pcm, bits):
-                self._report.refused.append(f"packet {number}: {self._codecs[codec].name}")
-                continue
-            self._count(codec, channel_bits, group)
-            return Packet(number, codec, num_zero_bits, payload)
-        payload = self._codecs[RAW].encode(pcm, bits, self._form.sample_rate_hz)
-        self._count(RAW, _channel_bits(self._codecs[RAW], payload, len(pcm)), group)
-        return Packet(number, RAW, num_zero_bits, payload)
+            if not self._verify or self._gives_back(codec, payload, pcm, bits):
+                return _Choice(Packet(number, codec, num_zero_bits, payload), channel_bits, tuple(refused))
+            refused.append(self.name(codec))
+        payload = self._codecs[RAW].encode(pcm, bits, self._header.sample_rate_hz)
+        even = np.full(len(pcm), 8 * len(payload) / len(pcm))
+        return _Choice(Packet(number, RAW, num_zero_bits, payload), even, tuple(refused))
 
     def _candidates(self, pcm: np.ndarray, bits: int) -> list[tuple[int, bytes, np.ndarray]]:
         """Codec, its bytes and its bits by channel, the smallest first; all smaller than the raw samples."""
         found = []
-        for number, codec in list(enumerate(self._codecs))[LINEAR:]:
+        for number, shared in list(enumerate(self._codecs))[LINEAR:]:
+            codec = copy.copy(shared)  # whose channel_bits no other thread writes
             try:
-                payload = codec.encode(pcm, bits, self._form.sample_rate_hz)
+                payload = codec.encode(pcm, bits, self._header.sample_rate_hz)
             except ValueError:
                 continue  # it does not code such blocks
             if len(payload) < raw_bytes(pcm.size, bits):
@@ -171,18 +232,10 @@ class _Chooser:
 
     def _gives_back(self, codec: int, payload: bytes, pcm: np.ndarray, bits: int) -> bool:
         try:
-            back = self._codecs[codec].decode(payload, len(pcm), pcm.shape[1], bits, self._form.sample_rate_hz)
+            back = self._codecs[codec].decode(payload, len(pcm), pcm.shape[1], bits, self._header.sample_rate_hz)
         except ValueError:
             return False
         return np.array_equal(back, pcm)
-
-    def _count(self, codec: int, channel_bits: np.ndarray, group: range) -> None:
-        name = self._codecs[codec].name
-        self._report.packets_by_codec[name] = self._report.packets_by_codec.get(name, 0) + 1
-        self._report.channel_bits[group.start : group.stop] += channel_bits
-        while len(self.entries) <= codec - FIRST_MODEL:
-            listed = self._codecs[FIRST_MODEL + len(self.entries)]
-            self.entries.append(entry_of(listed))
 
 
 def entry_of(codec: BlockCodec) -> CodecEntry:

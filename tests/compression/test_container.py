@@ -4,7 +4,7 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from codes.compression.container import CodecEntry, Header, mended, read_header,
 from codes.compression.container_packet import Packet, read_packet
 from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm, Report, block_frames_for, write_coded_file
+from codes.compression.ordered_work import in_order
 from codes.compression.pcm_bytes import md5_bytes
 from codes.compression.raw_codec import RawCodec
 
@@ -213,6 +214,55 @@ def test_a_codec_that_does_not_give_back_the_samples_is_not_taken(tmp_path: Path
         pytest.raises(CodedFileError, match=r"what it decodes to has not the MD5|samples are not"),
     ):
         list(coded.blocks())
+
+
+@pytest.mark.parametrize("profile", ["exact", "fast"])
+def test_threads_make_no_difference(tmp_path: Path, profile: str) -> None:
+    pcm = np.concatenate([signal(3, 5500, 16), np.tile(repetitive(4000)[:1], (3, 1)), signal(3, 100, 16)], 1)
+    codec = Shift(profile)
+    one = write(tmp_path / "one.wsl", pcm, 16, block_frames=500, codecs=[codec])
+    many = write(tmp_path / "many.wsl", pcm, 16, block_frames=500, codecs=[codec], workers=4)
+    assert (tmp_path / "one.wsl").read_bytes() == (tmp_path / "many.wsl").read_bytes()
+    assert one.packets_by_codec == many.packets_by_codec
+    assert np.array_equal(one.channel_bits, many.channel_bits)
+    with CodedFile(tmp_path / "many.wsl", lambda entry, embedded: codec) as coded:
+        assert np.array_equal(np.concatenate(list(coded.blocks(workers=4)), 1), pcm)
+        assert coded.packets_by_codec == one.packets_by_codec
+        assert np.array_equal(np.concatenate(list(coded.blocks(3, workers=3)), 1), pcm[:, 1500:])
+    data = bytearray((tmp_path / "many.wsl").read_bytes())
+    data[-20] ^= 1
+    (tmp_path / "many.wsl").write_bytes(data)
+    with CodedFile(tmp_path / "many.wsl", lambda entry, embedded: codec) as coded:
+        blocks = coded.blocks(workers=4)
+        for number in range(19):
+            assert np.array_equal(next(blocks), pcm[:, 500 * number : 500 * number + 500])
+        with pytest.raises(CodedFileError, match="damaged in block 19"):
+            next(blocks)
+
+
+def test_work_in_order_takes_no_more_than_it_must() -> None:
+    taken = []
+
+    def things() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    made = in_order(lambda number: number * number, things(), 4)
+    assert [next(made) for _ in range(10)] == [number * number for number in range(10)]
+    assert len(taken) <= 10 + 4
+    assert list(made) == [number * number for number in range(10, 100)]
+    assert list(in_order(str, [], 4)) == []
+
+    def fail(number: int) -> int:
+        if number == 5:
+            raise ValueError("five")
+        return number
+
+    made = in_order(fail, range(100), 3)
+    assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="five"):
+        next(made)
 
 
 @pytest.mark.parametrize(
