@@ -158,6 +158,12 @@ def _residual_codec(data: bytes) -> BlockCodec:
     return ResidualCodec(load_residual_model(data))
 
 
+def _residual_file(run: Path) -> bytes:
+    from codes.trainer.residual_run import residual_model_file
+
+    return residual_model_file(run)
+
+
 def _token_file(run: Path) -> bytes:
     from codes.trainer.token_model import token_model_file
 
@@ -168,4 +174,4 @@ _BUILDERS: dict[str, Callable[[bytes], BlockCodec]] = {
     "waveschool_tokens": _token_codec,
     "residual_lm": _residual_codec,
 }
-_MAKERS: tuple[Callable[[Path], bytes], ...] = (_token_file,)
+_MAKERS: tuple[Callable[[Path], bytes], ...] = (_residual_file, _token_file)
