@@ -148,7 +148,7 @@ class CodedFile:
                 part.pcm = self._decoded(part.packet)
             except ModelError:
                 raise
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:  # the latter where hostile data lead a model astray
                 part.problem = f"damaged in {self.header.place(part.number)}: {error}"
         return parts
 
