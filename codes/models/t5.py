@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from codes.models import t5_generation
-from codes.models.forecast import Forecast, plain_forecast
+from codes.models.forecast import Forecast
 from codes.models.front_end import FrontEnd, Hierarchy
 from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.network import Network
-from codes.models.t5_inputs import SourceInput, TargetInput, TokenEmbedding
+from codes.models.t5_inputs import Guess, SourceInput, TargetInput, TokenEmbedding
 from codes.models.transformers_weights import load_pretrained, require_transformers
 
 SIZES = {"model_dim": 512, "feed_forward_dim": 2048, "layers": 6, "decoder_layers": 6, "heads": 8}  # t5-small
@@ -98,7 +98,8 @@ class T5(Network):
         self.embedding = TokenEmbedding(width, self.vocabulary, bits, input, kept and kept.shared)
         taken = width if alignment == "embedding" else dim if alignment == "encoder" else 0
         self.source_input = SourceInput(width, taken, bits, convolution)
-        self.target_input = TargetInput(width, bits, convolution)
+        self.guess = Guess(bits or 0, alignment != "none") if head == "logistics" else None
+        self.target_input = TargetInput(width, bits, convolution, Guess.reach if self.guess else 1)
         self.encoder, self.decoder = _stacks(model)
         self.encoder_front = Hierarchy(front_end, dim, up=False) if front_end else None
         self.decoder_front = Hierarchy(front_end, dim) if front_end else None
@@ -112,7 +113,8 @@ class T5(Network):
         if head == "bytes":
             return BytesHead(width, self.bits or 0)
         if head == "logistics":
-            return LogisticsHead(width, self.bits or 0, mixtures)
+            assert self.guess is not None
+            return LogisticsHead(width, self.bits or 0, mixtures, self.guess.num_offsets, self.guess.num_features)
         table: Any = self.embedding.table.weight if tied else kept.lm_head.weight if kept is not None else None
         made = SoftmaxHead(width, self.vocabulary, table, lean=self.factor > 1)
         made.gain = width**-0.5 if (kept.config.scale_decoder_outputs if kept is not None else tied) else 1.0
@@ -134,7 +136,7 @@ class T5(Network):
         encoded = self.encode(source)
         hidden = self.decode(self.source_part(source, encoded, target.shape[1]) + self.target_part(target), encoded)
         with torch.autocast(source.device.type, enabled=False):
-            return self.head.nats(hidden, target, self.forecast(source, target))
+            return self.head.nats(hidden, target, self.forecast(source, self._shifted(target), 0))
 
     def _cut(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         given, wanted = tuple(source.shape), tuple(target.shape)
@@ -150,13 +152,14 @@ class T5(Network):
         stacks: tuple[Any, Any] = (self.encoder, self.decoder)
         for stack in stacks:
             if self.gradient_checkpointing and not stack.gradient_checkpointing:
-                stack.gradient_checkpointing_enable({"use_reentrant": False})
+                stack.activation_checkpointing_enable({"use_reentrant": False})
 
     def encode(self, source: Tensor) -> Tensor:
-        """source (B, S) -> (B, S, dim), or (B, S / factor rounded up, dim) behind a front end."""
+        """source (B, S) -> (B, S, dim), or (B, N', dim) behind a front end, N' being S / factor and one more."""
         x = self.embedding(source)
         if self.encoder_front is not None:
-            x = self.encoder_front.down(x)
+            # a coarse position sees no further than its first token: one more for what is behind the last
+            x = self.encoder_front.down(nn.functional.pad(x, (0, 0, 0, self.factor - 1)))
         return self.encoder(inputs_embeds=x).last_hidden_state
 
     def source_part(self, source: Tensor, encoded: Tensor, length: int) -> Tensor:
@@ -172,7 +175,10 @@ class T5(Network):
 
     def target_part(self, target: Tensor) -> Tensor:
         """The decoder's input of the target, shifted by a token: (B, N) -> (B, N, width)."""
-        return self.target_window(nn.functional.pad(target, (self.target_input.reach, 0), value=-1))
+        return self.target_window(self._shifted(target))
+
+    def _shifted(self, target: Tensor) -> Tensor:
+        return nn.functional.pad(target, (self.target_input.reach, 0), value=-1)
 
     def target_window(self, target: Tensor) -> Tensor:
         """The same for a target (B, reach + N) that begins ``reach`` tokens earlier, -1 before its start."""
@@ -189,12 +195,16 @@ class T5(Network):
         recompute = self.gradient_checkpointing and self.training
         return self.out_norm(self.decoder_front(x, inner, recompute))
 
-    def forecast(self, source: Tensor, target: Tensor) -> Forecast | None:
-        """The anchor of the logistics head: the code before, at first that of the source."""
-        if not isinstance(self.head, LogisticsHead):
+    def forecast(self, source: Tensor, target: Tensor, first: int) -> Forecast | None:
+        """What the logistics head is told of the tokens from number ``first`` on; None for other heads.
+
+        Args:
+            source: (B, S) codes, with the context.
+            target: (B, reach + N) codes that begin ``reach`` tokens earlier, -1 before its start.
+        """
+        if self.guess is None:
             return None
-        first = source[:, self.context : self.context + 1]
-        return plain_forecast(torch.cat([first, target[:, :-1]], 1))
+        return self.guess(target[:, self.target_input.reach - self.guess.reach :], source, self.context + first)
 
     @property
     def silence(self) -> int:
@@ -306,6 +316,7 @@ def _pretrained(source: str, vocabulary: int, sizes: dict[str, int | None], tied
     if given:
         raise ValueError(f"{', '.join(given)}: a pretrained model brings its own; take this away, or `pretrained`")
     model = load_pretrained(source, "t5", "T5ForConditionalGeneration", dropout_rate=dropout)
+    model.config.tie_word_embeddings = model.lm_head.weight is model.shared.weight  # whatever the configuration says
     if model.config.vocab_size != vocabulary + 1:
         model.resize_token_embeddings(vocabulary + 1, mean_resizing=False)
     return model

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codes.models.forecast import Forecast, plain_forecast
+from codes.models.forecast import Forecast
 from codes.models.front_end import Hierarchy, HierarchyState
 from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.t5_inputs import TargetInput
@@ -41,6 +41,8 @@ class Steppable(Protocol):
     def source_part(self, source: Tensor, encoded: Tensor, length: int) -> Tensor: ...
 
     def target_window(self, target: Tensor) -> Tensor: ...
+
+    def forecast(self, source: Tensor, target: Tensor, first: int) -> Forecast | None: ...
 
 
 class Stepper:
@@ -90,12 +92,8 @@ class Stepper:
     def step(self) -> tuple[Tensor, Forecast | None]:
         """Hidden vector (B, 1, D) of the next token, and its forecast where the head needs one."""
         hidden = self._extend(self._inputs(self.token, self.token + 1))
-        if not isinstance(self.network.head, LogisticsHead):
-            return hidden, None
-        if self.token == 0:
-            return hidden, plain_forecast(self.source[:, self.network.context : self.network.context + 1])
-        place = self.reach + self.token
-        return hidden, plain_forecast(self.target[:, place - 1 : place])
+        known = self.target[:, self.token : self.token + 1 + self.reach]
+        return hidden, self.network.forecast(self.source, known, self.token)
 
     def update(self, codes: Tensor) -> None:
         """Tell the code (B,) of the token that `step` was about."""

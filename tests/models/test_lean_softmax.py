@@ -1,14 +1,11 @@
 """Cross-entropy in blocks: equal to torch's own, with gradients, in a fraction of the memory."""
 
-import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from codes.models.heads import Choice, SoftmaxHead
 from codes.models.lean_softmax import lean_nats, linear_terms
@@ -75,43 +72,15 @@ def test_autocast_changes_nothing() -> None:
     torch.testing.assert_close(nats, naive(tensors, codes), rtol=1e-5, atol=1e-5)
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes that the tensors made inside held at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held = self.most = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._count(value.untyped_storage())
-        return result
-
-    def _count(self, storage: Any) -> None:
-        if id(storage) in self.known:
-            return
-        self.known.add(id(storage))
-        self.held += storage.nbytes()
-        self.most = max(self.most, self.held)
-        weakref.finalize(storage, self._free, id(storage), storage.nbytes())
-
-    def _free(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.held -= size
-
-
 @pytest.mark.parametrize("weighing", ["mean", "a weight for each"])
-def test_peak_memory_is_a_fraction_of_naive(weighing: str) -> None:
+def test_peak_memory_is_a_fraction_of_naive(weighing: str, peak_memory: Any) -> None:
     """65,536 codes; here 1024 tokens, where the fixed parts (a block, the weights' gradients) still show."""
     torch.manual_seed(0)
     hidden, weight = torch.randn(1024, 16, requires_grad=True), torch.randn(65536, 16, requires_grad=True)
     codes, factors = torch.randint(0, 65536, (1024,)), torch.rand(1024)
     peaks = []
     for lean in (True, False):
-        with Peak() as peak:
+        with peak_memory() as peak:
             if lean:
                 nats = lean_nats([(hidden, weight)], codes, 65536)
             else:
