@@ -1,12 +1,13 @@
 """What adaptive prediction is made of: several cascades of different memory, and a stack that weighs them.
 
-A cascade predicts a sample by exponentially weighted least squares from the recent samples of its own channel and of the
-channel beside it, and what is left by normalised LMS filters, one after the other, each over the residuals of the stage
-before. The stack is least squares again, over what all cascades predict. Observations are weighted by the inverse of
-the running error, so that a loud attack does not rule the fit (as Sac does).
+A cascade predicts a sample by exponentially weighted least squares from the recent samples of its own channel and of
+the channel beside it, and what is left by normalised LMS filters, one after the other, each over the residuals of the
+stage before. The stack is least squares again, over what all cascades predict. Observations are weighted by the inverse
+of the running error, so that a loud attack does not rule the fit (as Sac does).
 """
 
 import dataclasses
+from typing import Any
 
 MAX_LEAST_SQUARES_TAPS = 256
 MAX_FILTER_TAPS = 4096
@@ -50,7 +51,9 @@ class CascadeOptions:
 def default_cascades() -> list[CascadeOptions]:
     """Five memories, from 100 frames to 5000."""
     return [
-        CascadeOptions(own_taps=16, other_taps=8, forgetting=0.99, interval=4, ridge=0.1, filter_rates=[0.04, 0.06, 0.1]),
+        CascadeOptions(
+            own_taps=16, other_taps=8, forgetting=0.99, interval=4, ridge=0.1, filter_rates=[0.04, 0.06, 0.1],
+        ),
         CascadeOptions(own_taps=32, other_taps=16, forgetting=0.996, ridge=0.1, filter_rates=[0.08, 0.12, 0.2]),
         CascadeOptions(own_taps=32, other_taps=16, forgetting=0.998, filter_rates=[0.04, 0.06, 0.1]),
         CascadeOptions(
@@ -58,7 +61,7 @@ def default_cascades() -> list[CascadeOptions]:
             filter_taps=[512, 128, 16], filter_rates=[0.02, 0.04, 0.06],
         ),
         CascadeOptions(
-            own_taps=64, other_taps=32, forgetting=0.9998, interval=16, ridge=1.0,
+            own_taps=64, other_taps=32, forgetting=0.9998, interval=32, ridge=1.0,
             filter_taps=[1024, 256, 16], filter_rates=[0.08, 0.08, 0.1],
         ),
     ]  # fmt: skip
@@ -104,10 +107,10 @@ class AdaptiveOptions:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, object]) -> "AdaptiveOptions":
+    def from_dict(cls, values: dict[str, Any]) -> "AdaptiveOptions":
         """The options of `as_dict`."""
-        cascades = [CascadeOptions(**cascade) for cascade in values["cascades"]]  # type: ignore[attr-defined]
-        return cls(**{**values, "cascades": cascades})  # type: ignore[arg-type]
+        cascades = [CascadeOptions(**cascade) for cascade in values["cascades"]]
+        return cls(**{**values, "cascades": cascades})
 
 
 def _require(holds: bool, name: str, got: object, allowed: str) -> None:

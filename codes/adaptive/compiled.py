@@ -4,26 +4,31 @@ A module of kernels is plain Python that imports nothing heavy; `compile_module`
 place of the plain ones. Kernels call those of other modules by the module's name (``least_squares.dot``).
 
 The kernels of this package must give the same bits on every machine, for a decoder has to repeat what an encoder did.
-They use IEEE operations that are rounded the same way everywhere (+ - * / sqrt, comparisons, frexp and ldexp) in an order
-that the source fixes: no library exp or log, and no ``fastmath``, without which LLVM neither reorders sums nor
+They use IEEE operations that are rounded the same way everywhere (+ - * / sqrt, comparisons, frexp and ldexp) in an
+order that the source fixes: no library exp or log, and no ``fastmath``, without which LLVM neither reorders sums nor
 contracts a product and a sum into one rounding. Sums are written so that they can be vectorised as they stand.
 
-Compiled code is kept in numba's cache where there is a folder to write to. Numba takes a cached function for current when
-its own file is unchanged, whatever it calls; so a stamp beside the cache says which sources it was made from, all of
-them, and a cache of other sources is emptied.
+Compiled code is kept in numba's cache where there is a folder to write to. Numba takes a cached function for current
+when its own file is unchanged, whatever it calls; so a stamp beside the cache says which sources it was made from, all
+of them, and a cache of other sources is emptied.
 """
 
 import functools
 import hashlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 KERNEL_FOLDERS = ("adaptive", "compression")
 
 
-@functools.cache
+_compiled: set[str] = set()
+_lock = threading.Lock()
+
+
 def compile_module(name: str, functions: Sequence[str]) -> None:
     """Replace functions of a module by compiled ones, callees before their callers; once for each process.
 
@@ -38,17 +43,24 @@ def compile_module(name: str, functions: Sequence[str]) -> None:
         import numba
     except ImportError as error:
         raise ImportError(f"adaptive prediction needs numba (pip install numba): {error}") from error
-    module = sys.modules[name]
+    with _lock:
+        if name in _compiled:
+            return
+        _compile(numba.njit, sys.modules[name], functions)
+        _compiled.add(name)
+
+
+def _compile(njit: Callable[..., Any], module: ModuleType, functions: Sequence[str]) -> None:
     made = []
     for function in functions:
         plain = getattr(module, function)
         try:
-            compiled = numba.njit(cache=True, nogil=True)(plain)
+            compiled = njit(cache=True, nogil=True)(plain)
         except RuntimeError:  # there is no folder to keep it in
-            compiled = numba.njit(nogil=True)(plain)
+            compiled = njit(nogil=True)(plain)
         setattr(module, function, compiled)
         made.append(compiled)
-    _empty_stale(name, made)
+    _empty_stale(module.__name__, made)
 
 
 @functools.cache

@@ -13,13 +13,58 @@ Features of a sample, K cascades, all made before it is known; sizes are relativ
     other_history   recent residuals of the channel beside, over that channel's unit; zeros for a single one
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from codes.adaptive import arithmetic, cascade
 from codes.adaptive.cascade import NUM_DECAYS, STACK_DECAYS, State
+from codes.adaptive.cascade_options import AdaptiveOptions
 from codes.adaptive.compiled import compile_module
 
-CLAMP_LOG = 12.0
+FEATURE_VERSION = 1  # raise it when the kernels give other numbers: caches of features are named by it
+PIECE_FRAMES = 1 << 16  # that are described at once
+
+
+class Described(NamedTuple):
+    """What `describe_pcm` makes of a stretch of audio, sample by sample."""
+
+    features: np.ndarray  # (C, T, F) float16
+    offsets: np.ndarray  # (C, T, K) float16: predictions less the stack's, in units
+    residuals: np.ndarray  # (C, T) float32: samples less the stack's predictions
+    units: np.ndarray  # (C, T) float32: the size of residuals to be expected
+
+
+def describe_pcm(pcm: np.ndarray, options: AdaptiveOptions) -> Described:
+    """Predict and describe every sample from the ones before it.
+
+    Args:
+        pcm: (C, T) integers; more than two channels are taken in pairs, a last one by itself.
+    """
+    build()
+    made = [_describe_pair(pcm[first : first + 2], options) for first in range(0, len(pcm), 2)]
+    return Described(*(np.concatenate(arrays) for arrays in zip(*made, strict=True)))
+
+
+def _describe_pair(pcm: np.ndarray, options: AdaptiveOptions) -> Described:
+    channels, frames = pcm.shape
+    state = cascade.new_state(options, channels)
+    made = [
+        np.empty((channels, 0, options.num_features), np.float16),
+        np.empty((channels, 0, options.num_offsets), np.float16),
+        np.empty((channels, 0), np.float32), np.empty((channels, 0), np.float32),
+    ]  # fmt: skip
+    parts = [made]
+    for first in range(0, frames, PIECE_FRAMES):  # float32 of a long recording would not fit into memory
+        piece = np.ascontiguousarray(pcm[:, first : first + PIECE_FRAMES], np.float64)
+        shape = piece.shape
+        features = np.zeros((*shape, options.num_features), np.float32)
+        offsets = np.zeros((*shape, options.num_offsets), np.float32)
+        stack, units = np.zeros(shape), np.zeros(shape)
+        describe_all(state, piece, options.own_history, options.other_history, features, offsets, stack, units)
+        residuals = (piece - stack).astype(np.float32)
+        parts.append([features.astype(np.float16), offsets.astype(np.float16), residuals, units.astype(np.float32)])
+    return Described(*(np.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)))
 
 
 def log_ratio(error: float, unit: float) -> float:

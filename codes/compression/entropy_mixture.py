@@ -1,13 +1,14 @@
 """Integers coded by a mixture of logistics, in stages of at most 256 parts each.
 
-The values lowest .. highest are numbers 0 .. n - 1 of `edges`: number i has the mass between edge i and edge i + 1 of the
-mixture's distribution function F, so that values that never occur can be left out. A number is coded by its highest digit
-(of 8 bits), then by the next given that one, and so on: a stage divides its stretch into parts,
+The values lowest .. highest are numbers 0 .. n - 1: number i has the mass between `edge` i and edge i + 1 of the
+mixture's distribution function F, so that values that never occur can be left out. A number is coded by its highest
+digit (of 8 bits), then by the next given that one, and so on: a stage divides its stretch into parts,
 
     left(i) = 2 i + floor((F(edge i) - F(first edge)) / (F(last edge) - F(first edge)) (2^24 - 2 parts))
 
-so every part has at least 1 of 2^24 whatever the rounding of F, and a stage leaks less than 2^9 / 2^24 of its mass, whether
-the samples have 8 bits or 32. All of it is made of operations that repeat bit for bit (see `codes.adaptive.compiled`).
+so every part has at least 1 of 2^24 whatever the rounding of F, and a stage leaks less than 2^9 / 2^24 of its mass,
+whether the samples have 8 bits or 32. All of it is made of operations that repeat bit for bit (see
+`codes.adaptive.compiled`).
 """
 
 import numpy as np

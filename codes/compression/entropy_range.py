@@ -1,4 +1,4 @@
-"""Constriction's range coder, compiled: writes and reads the very same 32-bit words as its QueueEncoder and QueueDecoder.
+"""Constriction's range coder, compiled: the same 32-bit words as its QueueEncoder writes and its QueueDecoder reads.
 
 A decoder that must predict between two symbols cannot afford a call from Python for each. The coder keeps ``lower`` and
 ``range`` in 64 bits and gives a symbol the part [left, left + probability) of 2^24. Where constriction holds back words
@@ -56,7 +56,7 @@ def finish(coder: np.ndarray, words: np.ndarray) -> int:
     if (coder[0] + coder[1]) >> np.uint64(32) == point >> np.uint64(32):
         words[count] = np.uint32(0)
         count += 1
-    return count
+    return int(count)
 
 
 def start(coder: np.ndarray, words: np.ndarray) -> None:
@@ -74,7 +74,7 @@ def peek(coder: np.ndarray) -> int:
     quantile = (coder[2] - coder[0]) // scale
     if quantile >= np.uint64(0x1000000):
         return -1
-    return np.int64(quantile)
+    return int(quantile)
 
 
 def take(coder: np.ndarray, words: np.ndarray, left: int, probability: int) -> None:

@@ -6,103 +6,22 @@ A block holds one or two channels and begins with a head of little-endian fields
     then for each channel: u8 kind (0: range, 1: table), i32 lowest value, u32 count - 1 of numbers;
     of a table also u32 size and so many bytes: the steps between the values that occur, less 1, u16 each, as zlib
     u32  words, and so many 32-bit words of the range coder
-
-The model is a `residual_lm` as the trainer saves it, in safetensors; its options stand in the file's metadata.
 """
 
 import hashlib
-import json
 import struct
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from codes.adaptive import arithmetic, cascade
-from codes.adaptive.cascade_options import AdaptiveOptions
+from codes.adaptive import cascade
 from codes.compression import residual_loops
-from codes.compression.residual_network import Network, new_network
+from codes.compression.residual_model import ResidualModel, load_residual_model
+from codes.compression.residual_network import Network
 
-SHIPPED = Path(__file__).parent / "models" / "residual.safetensors"
-METADATA_KEY = "residual_lm"  # JSON: {"mixtures": M, "adaptive": {...}}
+__all__ = ["ResidualCodec", "ResidualModel", "load_residual_model"]
+
 MAX_BITS = 32
-
-
-class ResidualModel:
-    """A `residual_lm` ready to code.
-
-    Args:
-        tensors: its state_dict as arrays.
-        adaptive: options of its adaptive prediction.
-        mixtures: components of its mixture.
-        digest: SHA-256 of the model file; None: of the tensors and options.
-
-    Raises:
-        ValueError: the tensors and the options do not fit.
-    """
-
-    def __init__(
-        self,
-        tensors: Mapping[str, np.ndarray],
-        adaptive: AdaptiveOptions,
-        mixtures: int,
-        digest: bytes | None = None,
-    ) -> None:
-        self.network = new_network(tensors, mixtures)
-        self.adaptive, self.mixtures = adaptive, mixtures
-        features = len(self.network.input_rows)
-        offsets = len(self.network.output_bias) // mixtures - 3
-        if (features, offsets) != (adaptive.num_features, adaptive.num_offsets):
-            raise ValueError(
-                f"the model takes {features} features and {offsets} predictions, its adaptive prediction gives "
-                f"{adaptive.num_features} and {adaptive.num_offsets}"
-            )
-        self.digest = digest or self._digest_of(tensors)
-        self.table = arithmetic.logistic_table()
-
-    def _digest_of(self, tensors: Mapping[str, np.ndarray]) -> bytes:
-        digest = hashlib.sha256(json.dumps([self.mixtures, self.adaptive.as_dict()]).encode())
-        for name in sorted(tensors):
-            digest.update(name.encode() + np.ascontiguousarray(tensors[name], "<f4").tobytes())
-        return digest.digest()
-
-    def fresh_network(self) -> Network:
-        """The network with a hidden state of zeros and room of its own."""
-        network = self.network
-        return network._replace(
-            hidden=np.zeros_like(network.hidden),
-            gates=np.zeros_like(network.gates),
-            outputs=np.zeros_like(network.outputs),
-            weights=np.zeros_like(network.weights),
-            means=np.zeros_like(network.means),
-            inverses=np.zeros_like(network.inverses),
-        )
-
-
-def load_residual_model(data: bytes | Path = SHIPPED) -> ResidualModel:
-    """The model of a safetensors file or of its bytes.
-
-    Raises:
-        ValueError: it is not a `residual_lm`.
-        OSError: the file cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    data = data if isinstance(data, bytes) else data.read_bytes()
-    try:
-        tensors = load(data)
-        length = struct.unpack_from("<Q", data)[0]
-        header = json.loads(data[8 : 8 + length])
-    except (SafetensorError, struct.error, ValueError) as error:
-        raise ValueError(f"the model is not a safetensors file: {error}") from error
-    described = header.get("__metadata__", {}).get(METADATA_KEY)
-    if described is None:
-        raise ValueError(f"the model's metadata has no {METADATA_KEY!r}: it was not exported from a residual_lm")
-    options = json.loads(described)
-    adaptive = AdaptiveOptions.from_dict(options["adaptive"])
-    return ResidualModel(tensors, adaptive, options["mixtures"], hashlib.sha256(data).digest())
 
 
 class ResidualCodec:
@@ -152,9 +71,13 @@ class ResidualCodec:
         words = np.zeros(4 * channels * frames + 8, np.uint32)
         channel_bits = np.zeros(channels)
         numbers = np.stack([found.number(channel) for found, channel in zip(ranges, wide, strict=True)])
+        state, network = self._fresh(channels)
+        lowest, counts, values, starts = _tables(ranges)
+        options = self.model.adaptive
         size = residual_loops.encode_block(
-            *self._fresh(channels), np.ascontiguousarray(wide), numbers, *_tables(ranges), words, channel_bits
-        )
+            state, network, self.model.table, options.own_history, options.other_history, np.ascontiguousarray(wide),
+            numbers, lowest, counts, values, starts, words, channel_bits,
+        )  # fmt: skip
         self.channel_bits = [float(value) for value in channel_bits]
         return head + struct.pack("<I", size) + words[:size].astype("<u4").tobytes()
 
@@ -177,14 +100,16 @@ class ResidualCodec:
                 raise ValueError(f"a residual block holds values that {bits} bits cannot hold")
         words = np.frombuffer(data, "<u4", size, place + 4).astype(np.uint32)
         pcm = np.zeros((num_channels, num_frames), np.int64)
-        if not residual_loops.decode_block(*self._fresh(num_channels), pcm, *_tables(ranges), words):
+        state, network = self._fresh(num_channels)
+        tables, options = _tables(ranges), self.model.adaptive
+        if not residual_loops.decode_block(
+            state, network, self.model.table, options.own_history, options.other_history, pcm, *tables, words
+        ):
             raise ValueError("a residual block's words are no code of a block")
         return (pcm << shift).astype(np.int32)
 
-    def _fresh(self, channels: int) -> tuple:
-        options = self.model.adaptive
-        state = cascade.new_state(options, channels)
-        return state, self.model.fresh_network(), self.model.table, options.own_history, options.other_history
+    def _fresh(self, channels: int) -> tuple[cascade.State, Network]:
+        return cascade.new_state(self.model.adaptive, channels), self.model.fresh_network()
 
 
 class _Range:

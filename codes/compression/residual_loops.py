@@ -1,4 +1,4 @@
-"""Whole blocks coded sample by sample: predict, describe, mix, code, update; all compiled, the decoder's work the same."""
+"""Whole blocks coded sample by sample: predict, describe, mix, code, update; compiled, and in the decoder the same."""
 
 import numpy as np
 

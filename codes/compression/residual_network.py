@@ -1,8 +1,8 @@
 """The step of a `residual_lm` network: a GRU over features, then a mixture of logistics; compiled, and exact.
 
-The same numbers as torch's GRU up to rounding, but in a fixed order of float32 sums and with a rational tanh, so that an
-encoder and a decoder on any two machines agree bit for bit (see `codes.adaptive.compiled`). Weights are kept with the
-inputs as rows: a step adds rows, which is vectorised without reordering a sum.
+The same numbers as torch's GRU up to rounding, but in a fixed order of float32 sums and with a rational tanh, so that
+an encoder and a decoder on any two machines agree bit for bit (see `codes.adaptive.compiled`). Weights are kept with
+the inputs as rows: a step adds rows, which is vectorised without reordering a sum.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,74 @@
+"""From a run of a `residual_lm` to the model file that codes audio.
+
+    data = residual_model_file(Path("runs/residual_lm"))        # the best checkpoint, as one safetensors file
+
+The file holds the weights and, in its metadata, what a decoder must know, the options of the adaptive prediction, and
+for people the experiment as it ran and what else they are told.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from codes.adaptive.cascade_options import AdaptiveOptions
+from codes.compression.residual_model import residual_model_bytes
+from codes.entries import Experiment
+from codes.experiment import load_experiment
+from codes.trainer.checkpoint import CheckpointError, list_checkpoints, load_weights, step_of, verify
+
+SOURCES = ("residual_chunk", "linear_prediction")  # the dataset and the injector that predict
+
+
+def residual_model_file(run: Path, about: Mapping[str, str] | None = None) -> bytes:
+    """The model file of a run's best checkpoint: the same bytes whenever it is made.
+
+    Args:
+        run: folder of the run.
+        about: further metadata, for people.
+
+    Raises:
+        ValueError: the run has no `residual_lm`, or no whole checkpoint.
+    """
+    options = run / "options.yml"
+    if not options.is_file():
+        raise ValueError(f"{run} is no folder of a run: it has no options.yml")
+    experiment = load_experiment(options)
+    networks = {name: entry.built_from for name, entry in experiment.networks.items()}
+    found = [name for name, component in networks.items() if component.type == "residual_lm"]
+    if len(found) != 1:
+        raise ValueError(f"{run}: expected one network residual_lm, found {', '.join(found) or 'none'}")
+    adaptive = _adaptive(experiment)
+    mixtures = networks[found[0]].build().mixtures
+    try:
+        checkpoint = _best(run / "checkpoints")
+        averaged = checkpoint / f"{found[0]}_ema.safetensors"
+        weights = load_weights(averaged if averaged.is_file() else checkpoint / f"{found[0]}.safetensors")
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+    tensors: dict[str, np.ndarray] = {name: tensor.float().numpy() for name, tensor in weights.items()}
+    metadata = {"experiment": options.read_text(encoding="utf-8"), "step": str(step_of(checkpoint)), **(about or {})}
+    return residual_model_bytes(tensors, adaptive, mixtures, metadata)
+
+
+def _adaptive(experiment: Experiment) -> AdaptiveOptions:
+    """The adaptive prediction that the network was trained on."""
+    components = [entry.built_from for entry in experiment.datasets.values()]
+    components += [entry.built_from for step in experiment.steps for entry in step.injectors]
+    for component in components:
+        if component.type in SOURCES:
+            return component.options.get("adaptive") or AdaptiveOptions()
+    raise ValueError(f"a residual_lm needs the dataset {SOURCES[0]} or the injector {SOURCES[1]}: there is neither")
+
+
+def _best(folder: Path) -> Path:
+    """The best checkpoint, or the newest where none is marked."""
+    found = {step_of(path): path for path in list_checkpoints(folder)}
+    if not found:
+        raise ValueError(f"{folder} holds no checkpoint: train the run first")
+    marks = json.loads((folder / "marks.json").read_text()) if (folder / "marks.json").is_file() else {}
+    best = int((marks.get("best") or {}).get("step", -1))
+    chosen = found.get(best, found[max(found)])
+    verify(chosen)
+    return chosen
