@@ -15,6 +15,7 @@ TASKS = (
     *("channel_prediction", "mono_lm", "past_future", "prev_next", "multichannel_to_stereo", "denoising"),
     *("bandwidth_restoration", "bit_depth_restoration", "augmented_lm"),
 )
+WITHOUT_BITS = ("lofi_gan", "lofi_conv_lstm")  # what they minimise is no code length
 
 
 def short(file: Path, root: Path, steps: int) -> list[str]:
@@ -48,7 +49,7 @@ def test_trains_validates_samples_and_continues(file: Path, tmp_path: Path) -> N
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
-    assert all(0 < line["bits_per_sample"] < 32 for line in lines)
+    assert all(0 < line["bits_per_sample"] < 32 for line in lines if file.stem not in WITHOUT_BITS)
     for step in (2, 4) if file in SAMPLED else ():
         folder = run / "samples" / f"step_{step:08d}"
         assert {path.name for path in folder.iterdir()} >= {"0_model.wav", "0_real.wav", "0_model.png"}

@@ -69,6 +69,7 @@ def copies(batch: dict[str, Any], chunk_frames: int) -> Iterator[tuple[str, Tens
         yield "the sample before it", torch.cat([past[:, -1:], real[:, :-1]], 1), real, counted
         again = past[:, -real.shape[1] :]
         repeats = -(-real.shape[1] // again.shape[1])
+        yield "silence", torch.zeros_like(real), real, counted
         yield f"the end of {before} once more", again.repeat(1, repeats)[:, : real.shape[1]], real, counted
 
 

@@ -106,7 +106,9 @@ def parallel_coordinates(trials: list[Any], space: list[Dimension]) -> np.ndarra
         draw.text((x, 12), axis.name, fill=_INK, anchor="mt")
         for value, text in axis.ticks:
             draw.line([(x - 4, axis.height(value)), (x + 4, axis.height(value))], fill=_INK)
-            draw.text((x - 7, axis.height(value)), text, fill=_INK, anchor="rm")
+            place = (x - 7, axis.height(value))
+            draw.rectangle(draw.textbbox(place, text, anchor="rm"), fill=_PAPER)
+            draw.text(place, text, fill=_INK, anchor="rm")
     draw.text((_LEFT, _TOP + _HEIGHT + 16), f"{len(shown)} trials; blue: best, red: worst, grey: stopped", fill=_INK)
     return np.asarray(image)
 

@@ -1,0 +1,80 @@
+"""What copying reaches: the code by brute force, the copies by hand, and the lines at the end of a run."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from codes.experiment import load_experiment
+from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, measure
+from codes.trainer.extensible_trainer import ExtensibleTrainer
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.01, 0.7, 5.0, 300.0])
+def test_the_code_is_the_best_two_sided_geometric_one(mean: float) -> None:
+    found = float(geometric_bits(torch.tensor(mean, dtype=torch.float64)))
+    thetas = torch.linspace(1e-6, 1 - 1e-6, 2_000_001, dtype=torch.float64)
+    every = -torch.log2((1 - thetas) / (1 + thetas)) - mean * torch.log2(thetas)
+    assert math.isclose(found, float(every.min()), rel_tol=1e-3, abs_tol=1e-3)
+    if mean > 100:  # as a Laplace density: log2(2 e mean)
+        assert math.isclose(found, math.log2(2 * math.e * mean), rel_tol=1e-3)
+
+
+def test_figures_by_hand_within_the_mask() -> None:
+    figures = CopyFigures()
+    figures.add(torch.tensor([[3, -1, 99]]), torch.tensor([[True, True, False]]), 8)
+    assert figures.samples == 2
+    assert math.isclose(figures.bits, 2 * float(geometric_bits(torch.tensor(2.0).double())))
+    assert math.isclose(figures.squares, (9 + 1) / 128**2)
+
+
+def test_copies_of_each_task() -> None:
+    wav, other = torch.arange(8)[None, None], torch.arange(10, 18)[None, None]
+    (title, copy, real, mask), *rest = copies({"wav": wav, "noisy": other}, 3)
+    assert title == "the noisy sample at its place"
+    assert not rest
+    assert copy.tolist() == [[15, 16, 17]]
+    assert real.tolist() == [[5, 6, 7]]
+    assert mask.all()
+    mask = torch.tensor([[True, True, True, True, False]])
+    batch = {"wav": wav, "prev": wav[..., :3], "next": wav[..., 3:], "next_mask": mask}
+    before, silence, again = copies(batch, 8)
+    assert not silence[1].any()
+    assert before[1].tolist() == [[2, 3, 4, 5, 6]]
+    assert again[1].tolist() == [[0, 1, 2, 0, 1]]
+    assert before[3] is again[3] is mask
+    assert not list(copies({"wav": wav}, 8))
+
+
+@pytest.mark.parametrize(("name", "ways"), [("prev_next", 3), ("denoising", 1), ("bit_depth_restoration", 1)])
+def test_a_run_ends_with_what_copying_reaches(
+    name: str, ways: int, tmp_path: Path, make_stereo_folder: Callable[..., Path]
+) -> None:
+    music = make_stereo_folder(num_samples=9000)
+    overrides = [
+        f"datasets.train.path={music}", f"path.root={tmp_path}", "train.niter=2", "datasets.train.n_workers=0",
+        "eval.max_batches=2", "datasets.val.batch_size=2", "eval.baselines=false", "use_tb_logger=false", "bf16=false",
+    ]  # fmt: skip
+    text = (EXPERIMENTS / f"{name}.yml").read_text()
+    overrides += ["samples=null"] if "\nsamples:" in text else []
+    trainer = ExtensibleTrainer(load_experiment(EXPERIMENTS / f"{name}.yml", overrides))
+    trainer.train()
+    lines = (tmp_path / name / "log.txt").read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if "copying, on the same" in line)
+    shown = lines[first + 1 :]
+    assert len(shown) == ways
+    assert all("bits/sample  mean square" in line and "(the model: " in line for line in shown)
+    figures = measure(trainer.parts, trainer.experiment)
+    assert len(figures) == ways
+    chunk = trainer.parts.val_loader.batch(0)["wav"].shape[-1]  # type: ignore[union-attr]
+    assert all(0 < found.samples <= 4 * chunk for found in figures.values())
+
+
+def test_a_language_model_has_nothing_to_copy(tmp_path: Path, stereo_folder: Path) -> None:
+    overrides = [f"path.root={tmp_path}", f"datasets.train.path={stereo_folder}", "use_tb_logger=false", "samples=null"]
+    trainer = ExtensibleTrainer(load_experiment(EXPERIMENTS / "tiny_cpu.yml", overrides))
+    assert measure(trainer.parts, trainer.experiment) == {}
