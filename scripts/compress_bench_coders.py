@@ -110,16 +110,20 @@ class TokenCoder(WslCoder):
 
     def code_each(self, excerpts: Sequence[Excerpt]) -> Iterator[CodedSize]:
         """Sizes of excerpts; the packets of short ones are made of streams that were computed side by side."""
-        for first in range(0, len(excerpts), self.BATCH):
-            batch = excerpts[first : first + self.BATCH]
-            same = {(excerpt.pcm.shape, excerpt.bits) for excerpt in batch}
-            if len(same) > 1 or batch[0].pcm.shape[1] > self.SHORT_FRAMES or batch[0].pcm.shape[0] > 2:
-                yield from map(self.code, batch)
-                continue
-            self._require_depth(batch[0])
-            streams = self.codec.encode_each([excerpt.pcm for excerpt in batch], batch[0].bits)
-            for excerpt, stream in zip(batch, streams, strict=True):
-                yield self._packed(excerpt, stream)
+        sizes: dict[int, CodedSize] = {}
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for number, excerpt in enumerate(excerpts):
+            self._require_depth(excerpt)
+            if excerpt.pcm.shape[1] > self.SHORT_FRAMES or excerpt.pcm.shape[0] > 2:
+                sizes[number] = self.code(excerpt)
+            else:
+                alike.setdefault(excerpt.pcm.shape, []).append(number)
+        for numbers in alike.values():
+            for first in range(0, len(numbers), self.BATCH):
+                batch = numbers[first : first + self.BATCH]
+                streams = self.codec.encode_each([excerpts[number].pcm for number in batch], self.codec.layout.bits)
+                sizes |= {n: self._packed(excerpts[n], stream) for n, stream in zip(batch, streams, strict=True)}
+        return (sizes[number] for number in range(len(excerpts)))
 
     def _packed(self, excerpt: Excerpt, stream: bytes) -> CodedSize:
         """The size of the file that holds that stream, or linear prediction or raw samples where they are smaller."""

@@ -32,7 +32,8 @@ from codes.trainer.checkpoint import CheckpointError, fit_weights, list_checkpoi
 from codes.yaml_source import Mark, Node, OptionError, parse_yaml
 
 KEY = "waveschool_tokens"
-LANES, LANE_FRAMES = 16, 8192
+LANES, LANE_FRAMES = 16, 2048  # a lane begins without a past: for a transformer that is a matter of a few bytes,
+LANE_CONTEXTS = 16  # but linear prediction must adapt anew, so its lanes are long: so many times its context
 AUDIO_KEY = "wav"
 
 
@@ -79,7 +80,7 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
     component = experiment.networks[name].built_from
     spec = TokenModelSpec(
         which_model=component.type, kwargs=resolve.resolved(experiment)["networks"][name]["kwargs"], tokens=tokens,
-        mu_law=mu_law, **lanes,
+        mu_law=mu_law, **{"lane_frames": _lane_frames(component.options, tokens), **lanes},
     )  # fmt: skip
     weights = {key: tensor.contiguous() for key, tensor in _weights(run, experiment, name).items()}
     built: nn.Module = component.build()
@@ -88,6 +89,11 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
     except CheckpointError as error:
         raise ValueError(str(error)) from error
     return save(weights, {KEY: yaml.safe_dump(dataclasses.asdict(spec), sort_keys=True)})
+
+
+def _lane_frames(options: dict[str, Any], tokens: PcmTokens) -> int:
+    """The least length of a lane."""
+    return max(LANE_FRAMES, LANE_CONTEXTS * options.get("context", 0) // len(tokens.places))
 
 
 def _weights(run: Path, experiment: Experiment, name: str) -> dict[str, Tensor]:
