@@ -93,31 +93,31 @@ class Evaluation:
         """Let the model make audio from excerpts of the validation set; write WAV files and TensorBoard entries."""
         if self.sampler is None:
             return
-        if isinstance(self.sampler, ItemSampler):
-            with self.parts.precision.autocast():
-                heard = self.sampler.hear()
-            self._write_samples(step, heard, "predicted, beside the real audio and what was given")
-            return
-        options = self.sampler.options
-        chosen = self.sampler.excerpts(scored_audio(self.parts.datasets, self.sampler.most_frames))
-        if not chosen:
-            self.progress.line(
-                f"no samples: no validation file has {options.prompt_frames + options.new_frames} frames"
-            )
-            return
-        self.sampler.network.eval()
-        pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
+        options, branched = self.sampler.options, isinstance(self.sampler, ItemSampler)
         with self.parts.precision.autocast():
-            made = self.sampler.generate(pcm)
-        heard = [
+            heard = self.sampler.hear() if isinstance(self.sampler, ItemSampler) else self._continued(self.sampler)
+        if not heard:
+            frames = options.prompt_frames + options.new_frames
+            self.progress.line(f"no samples: no validation file has {frames} frames")
+            return
+        what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
+        what = "prediction" if branched and options.given_channel is None else what
+        self._write_samples(step, heard, what)
+
+    def _continued(self, sampler: Sampler) -> list[dict[str, Sound]]:
+        """Excerpts of the validation set as the model continues them, beside the real ones."""
+        chosen = sampler.excerpts(scored_audio(self.parts.datasets, sampler.most_frames))
+        if not chosen:
+            return []
+        sampler.network.eval()
+        pcm = torch.from_numpy(np.stack([excerpt.pcm for excerpt in chosen])).to(self.parts.device)
+        return [
             {
-                "model": Sound(wav, self.sampler.output_bits(excerpt.bits), excerpt.sample_rate_hz),
+                "model": Sound(wav, sampler.output_bits(excerpt.bits), excerpt.sample_rate_hz),
                 "real": Sound(torch.from_numpy(excerpt.pcm), excerpt.bits, excerpt.sample_rate_hz),
             }
-            for excerpt, wav in zip(chosen, made, strict=True)
+            for excerpt, wav in zip(chosen, sampler.generate(pcm), strict=True)
         ]
-        what = "prompt and continuation" if options.given_channel is None else "given and predicted channel"
-        self._write_samples(step, heard, f"{what}, beside the real audio")
 
     def _write_samples(self, step: int, heard: list[dict[str, Sound]], what: str) -> None:
         """Sounds by name, of each sample, as files that appear together."""
@@ -130,7 +130,7 @@ class Evaluation:
                 self._write(aside / f"{number}_{name}.wav", sound, step)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-        self.progress.line(f"samples at step {step} ({what}): {folder}")
+        self.progress.line(f"samples at step {step} ({what}, beside the real audio): {folder}")
 
     def _sample_folder(self, step: int) -> Path:
         return self.folder.samples / f"step_{step:08d}"

@@ -145,11 +145,14 @@ class ItemSampler:
         return {"given" if len(keys) == 1 else f"given_{key}": key for key in keys}
 
     def _in_place(self, made: Tensor, real: Tensor, item: dict[str, Any], number: int) -> tuple[Tensor, Tensor]:
-        """What is made, behind what comes before it where the item has both in one piece."""
+        """What is made, behind what comes before it where the item has both in one piece; and the real audio."""
         whole, frames = item[AUDIO_KEY][number] if AUDIO_KEY in item else real, real.shape[-1]
-        if self.key == AUDIO_KEY or made.dtype != whole.dtype or not whole[..., -frames:].equal(real):
+        if self.key == AUDIO_KEY or not whole[..., -frames:].equal(real):
             return made, real
-        return torch.cat([whole[..., :-frames], made], -1), whole
+        before = whole[..., :-frames]
+        if made.is_floating_point():
+            before = before / 2.0 ** (int(getattr(self.dataset, "bits", 16)) - 1)
+        return torch.cat([before.to(made.dtype), made], -1), whole
 
     def _items(self, num: int) -> dict[str, Any]:
         """So many items, spread over the set, as a batch on the device."""
