@@ -138,9 +138,8 @@ def _encode(options: argparse.Namespace) -> int:
             on_block=on_block,
         )
     if encoded.report.codecs and not options.embed:
-        kept = keep_model(model)
-        if kept is not None:
-            _say(f"model: kept as {kept}, which decoding needs")
+        for kept in keep_model(model, options.run):
+            _say(f"model: kept as {kept}; decoding needs it")
     for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
         _say(line)
     return 0

@@ -10,7 +10,6 @@ import json
 import os
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from codes.compression.container import MODEL_HASH_BYTES, CodecEntry
 from codes.data.audio.demo_corpus import cache_root
 
 SHIPPED = Path(__file__).resolve().parents[1] / "codes" / "compression" / "models"
+_RUN_MODELS = "models"  # folder of a run
 _MOST_METADATA_BYTES = 1 << 24
 
 
@@ -66,17 +66,23 @@ def shipped_models() -> list[bytes]:
     return [path.read_bytes() for path in sorted(SHIPPED.glob("*.safetensors"))]
 
 
-def keep_model(data: bytes) -> Path | None:
-    """Keep a model in the user's cache, so that files coded with it can be decoded; None where it ships anyway."""
+def keep_model(data: bytes, run: Path | None = None) -> list[Path]:
+    """Keep a model in the user's cache and in its run, so that files coded with it can be decoded.
+
+    Returns:
+        Where it is kept; nowhere, if it ships with the project.
+    """
     if any(data == shipped for shipped in shipped_models()):
-        return None
-    path = kept_models() / f"{hashlib.sha256(data).hexdigest()}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
-    return path
+        return []
+    folders = [kept_models()] + ([run / _RUN_MODELS] if run is not None else [])
+    kept = [folder / f"{hashlib.sha256(data).hexdigest()}.safetensors" for folder in folders]
+    for path in kept:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(f".{os.getpid()}.tmp")
+            aside.write_bytes(data)
+            os.replace(aside, path)
+    return kept
 
 
 class ModelSearch:
@@ -115,8 +121,8 @@ class ModelSearch:
         kept = kept_models().glob(f"{wanted}*.safetensors")
         for path in (*_model_files(self._places), *kept, *_model_files([SHIPPED])):
             yield str(path), path.read_bytes()
-        for run in self._runs:
-            yield str(run), run_model(run)
+        yield from ((str(path), path.read_bytes()) for path in _model_files([run / _RUN_MODELS for run in self._runs]))
+        yield from ((str(run), run_model(run)) for run in self._runs)
 
 
 def _hash(data: bytes) -> str:
