@@ -36,6 +36,14 @@ def music(num_channels: int, num_frames: int, bits: int = 16) -> np.ndarray:
     return np.round((waves * 0.5 + rng.normal(0, 0.01, waves.shape)) * 2 ** (bits - 1) * 0.9).astype(np.int32)
 
 
+def siren(num_channels: int, num_frames: int) -> np.ndarray:
+    """(T, C) int32: tones that rise and fall too fast for a predictor that does not adapt within a stretch."""
+    time = np.arange(num_frames)[:, None] / 8000
+    rates = np.arange(7, 7 + num_channels)
+    waves = np.sin(2 * np.pi * (900 * time + 40 * np.sin(2 * np.pi * time * rates)))
+    return np.round(waves * 12_000).astype(np.int32)
+
+
 def wav_bytes(samples: np.ndarray, sample_bytes: int = 2, rate: int = 8000) -> bytes:
     """A WAV with a tag behind its samples."""
     channels = samples.shape[1]
@@ -281,3 +289,82 @@ def test_progress_shows_the_speed(compress: ModuleType, song: Path, monkeypatch:
     monkeypatch.setattr(rich.console, "Console", terminal)
     assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model", "--block-seconds", "0.1") == 0
     assert re.search(r"encode.* x real time", screen.getvalue())
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """A small untrained residual language model as a file: it adapts, so it beats linear prediction on tones."""
+    from codes.adaptive.cascade_options import AdaptiveOptions, CascadeOptions
+    from codes.compression.residual_model import residual_model_bytes
+    from codes.models.residual_lm import ResidualLm
+
+    cascade = CascadeOptions(own_taps=16, other_taps=4, filter_taps=[16], filter_rates=[0.02])
+    adaptive = AdaptiveOptions(cascades=[cascade], own_history=2, other_history=1)
+    network = ResidualLm(features=adaptive.num_features, offsets=1, hidden=4, mixtures=2)
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    return residual_model_bytes(tensors, adaptive, 2, {"made by": "a test"})
+
+
+@pytest.fixture
+def no_kept_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("WAVESCHOOL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def test_a_model_is_kept_and_found(
+    compress: ModuleType, song: Path, model: bytes, no_kept_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded, elsewhere = song.with_suffix(".wsl"), song.parent / "elsewhere"
+    song.write_bytes(wav_bytes(siren(2, 8000)))
+    elsewhere.mkdir()
+    (elsewhere / "m.safetensors").write_bytes(model)
+    assert run(compress, "encode", song, coded, "--model", elsewhere / "m.safetensors") == 0
+    said = capsys.readouterr().out
+    (kept,) = no_kept_models.iterdir()
+    assert kept.read_bytes() == model
+    assert f"model: kept as {kept}; decoding needs it" in said
+    assert "blocks: residual 1" in said
+    assert run(compress, "info", coded) == 0
+    assert f"codec: residual, profile exact, model {kept.stem[:32]}, fingerprint " in capsys.readouterr().out
+    assert run(compress, "verify", coded) == 0
+    kept.unlink()
+    assert run(compress, "decode", coded, song.with_name("back.wav")) == 1
+    assert f"{coded}: needs the model {kept.stem[:32]}, which is not embedded and not in " in capsys.readouterr().err
+    for place in (elsewhere, elsewhere / "m.safetensors"):
+        assert run(compress, "decode", coded, song.with_name("back.wav"), "--model", place, "--force") == 0
+        assert song.with_name("back.wav").read_bytes() == song.read_bytes()
+
+
+def test_an_embedded_model_is_all_one_needs(
+    compress: ModuleType, song: Path, model: bytes, no_kept_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded, path = song.with_suffix(".wsl"), song.with_name("m.safetensors")
+    song.write_bytes(wav_bytes(siren(2, 8000)))
+    path.write_bytes(model)
+    assert run(compress, "encode", song, coded, "--model", path, "--embed") == 0
+    path.unlink()
+    assert not no_kept_models.exists()
+    capsys.readouterr()
+    assert run(compress, "info", coded) == 0
+    assert f"embedded model: {len(model):,} bytes, " in capsys.readouterr().out
+    assert run(compress, "decode", coded, song.with_name("back.wav")) == 0
+    assert song.with_name("back.wav").read_bytes() == song.read_bytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_stereo_model_codes_other_layouts(
+    compress: ModuleType,
+    model: bytes,
+    no_kept_models: Path,
+    tmp_path: Path,
+    channels: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "m.safetensors").write_bytes(model)
+    data = wav_bytes(siren(channels, 3000))
+    (tmp_path / "x.wav").write_bytes(data)
+    coded, back = tmp_path / "x.wsl", tmp_path / "back.wav"
+    assert run(compress, "encode", tmp_path / "x.wav", coded, "--model", tmp_path / "m.safetensors") == 0
+    assert re.search(r"blocks: .*residual \d", capsys.readouterr().out)
+    assert run(compress, "decode", coded, back) == 0
+    assert back.read_bytes() == data
