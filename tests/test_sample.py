@@ -26,7 +26,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_wav(root / "music" / f"{number}.wav", stereo_music(60_000, seed=number))
     for name in KINDS:
         overrides = [
-            f"datasets.train.path={root / 'music'}", f"path.root={root}", "train.niter=1", "datasets.train.batch_size=2",
+            f"datasets.train.path={root / 'music'}", f"path.root={root}", "train.niter=1",
+            "datasets.train.batch_size=2",
             "datasets.train.n_workers=0", "use_tb_logger=false", "samples=null", "eval.baselines=false",
             "eval.max_batches=1",
         ]  # fmt: skip

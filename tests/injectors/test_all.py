@@ -9,8 +9,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes import registry
+from codes.models.strided_autoencoder import StridedAutoencoder
 from codes.trainer.injector import Injector
-from codes.trainer.injectors import augment, augment_filter, augment_time, channels, control, network, pcm, signal
+from codes.trainer.injectors import (
+    augment,
+    augment_filter,
+    augment_time,
+    channels,
+    control,
+    latent,
+    network,
+    pcm,
+    signal,
+)
 
 FORBIDDEN = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select", "aten::equal")
 PCM = torch.randint(-32768, 32768, (4, 2, 8), dtype=torch.int16)
@@ -42,6 +53,11 @@ CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
     (signal.AddNoiseInjector(scale=0.1), (FLOATS,)),
     (signal.AddNoiseInjector(snr_db=20.0), (FLOATS,)),
     (signal.AddNoiseInjector(snr_db=(0.0, 20.0), colour="pink", probability=0.5), (PCM,)),
+    (latent.TeacherForcingInjector(num_steps=6, ratio=0.5), (PCM,)),
+    (latent.DrawNoiseInjector(size=3), (PCM,)),
+    (latent.EncodeLatentsInjector(autoencoder=StridedAutoencoder(strides=[2, 2], latent_dim=3)), (FLOATS[:, :1],)),
+    (latent.DecodeLatentsInjector(autoencoder=StridedAutoencoder(strides=[2], latent_dim=8)), (FLOATS,)),
+    (latent.GradientPenaltyInjector(discriminator=nn.Linear(8, 1)), (FLOATS,)),
     (augment.RandomGainInjector(probability=0.5), (PCM,)),
     (augment.RandomPolarityInjector(), (PCM,)),
     (augment.RandomChannelSwapInjector(), (PCM,)),
