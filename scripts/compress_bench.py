@@ -66,6 +66,40 @@ class Row:
         return self.coded_bytes * 8 / self.num_samples
 
 
+class CsvFile:
+    """One line for each row, with the figures that follow from it; written as they come, so that a stop loses none.
+
+    Args:
+        path: where; None: nowhere.
+    """
+
+    DERIVED = ("bits_per_sample", "bits_per_byte", "rate", "rate_without_header")
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = None if path is None else open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        if self._file is not None:
+            names = [field.name for field in dataclasses.fields(Row)]
+            csv.writer(self._file).writerow([*names, *self.DERIVED])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write rows."""
+        if self._file is None:
+            return
+        for row in rows:
+            values = dataclasses.asdict(row)
+            values["coded_bytes"] = f"{row.coded_bytes:.3f}".rstrip("0").rstrip(".")
+            values["seconds"] = f"{row.seconds:.4f}"
+            shares = [row.coded_bytes / row.raw_bytes, (row.coded_bytes - row.header_bytes) / row.raw_bytes]
+            figures = [row.bits_per_sample, 8 * shares[0], *shares]
+            csv.writer(self._file).writerow([*values.values(), *(f"{figure:.5f}" for figure in figures)])
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, or 2 where it cannot be run as it was asked for."""
     parser = _parser()
@@ -74,15 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         files = scan(options.paths, progress=sys.stderr.isatty()).files
         compared = _coders(options)
-        rows: list[Row] = []
+        out = CsvFile(options.csv)
         for part in (
             ("chunks", "whole") if options.chunks and options.whole else ("chunks" if options.chunks else "whole",)
         ):
-            found = _bench(part, files, compared, options)
-            _print_table(part, found, compared, options)
-            rows += found
-        if options.csv is not None:
-            write_csv(options.csv, rows)
+            _print_table(part, _bench(part, files, compared, options, out), compared, options)
+        out.close()
     except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
@@ -140,20 +171,26 @@ def _coders(options: argparse.Namespace) -> list[Coder]:
     return found
 
 
-def _bench(part: str, files: Sequence[FoundFile], compared: Sequence[Coder], options: argparse.Namespace) -> list[Row]:
+def _bench(
+    part: str, files: Sequence[FoundFile], compared: Sequence[Coder], options: argparse.Namespace, out: CsvFile
+) -> list[Row]:
+    """Code everything; rows go to the CSV as they come, what is left out is said at the end."""
     if part == "chunks":
         found = chunks(files, options.chunks, options.chunk_size, options.bits, options.seed)
     else:
         found = whole_files(files, options.bits, options.seconds)
     left_out: list[str] = []
-    if part == "chunks":
-        excerpts = list(_only_audio(found, left_out))
-        rows = [row for coder in compared for row in _code(part, coder, excerpts, options.mask_bits)]
-    else:  # a file at a time, so that memory holds one
-        rows = []
-        for excerpt in _only_audio(found, left_out):
-            rows += [row for coder in compared for row in _code(part, coder, [excerpt], options.mask_bits)]
-            _progress(f"{excerpt.name}: {' '.join(f'{row.bits_per_sample:.3f}' for row in rows[-len(compared) :])}")
+    excerpts = _only_audio(found, left_out)
+    rows: list[Row] = []
+    refused: dict[str, list[str]] = {}
+    for together in [list(excerpts)] if part == "chunks" else ([excerpt] for excerpt in excerpts):  # a file at a time
+        for coder in compared if together else ():
+            new = _code(part, coder, together, options.mask_bits, refused.setdefault(coder.name, []))
+            rows += new
+            out.add(new)
+            _progress(f"{len(rows)} rows, the last by {coder.name}")
+    for name, reasons in refused.items():
+        left_out += [f"{len(reasons)} of {name}, the first because: {reasons[0]}"] if reasons else []
     for sentence in left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     if not rows:
@@ -171,20 +208,18 @@ def _only_audio(found: Iterable[Excerpt | str], left_out: list[str]) -> Iterable
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        print(text, file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _code(part: str, coder: Coder, excerpts: Sequence[Excerpt], mask_bits: int | None) -> list[Row]:
-    """Rows of one coder; none where it does not take such audio, which the table shows as fewer files."""
+def _code(part: str, coder: Coder, excerpts: Sequence[Excerpt], mask_bits: int | None, refused: list[str]) -> list[Row]:
+    """Rows of one coder; none where it does not take such audio, which is noted."""
     started = time.perf_counter()
     try:
         sizes = list(coder.code_each([_masked(excerpt, mask_bits) for excerpt in excerpts]))
-    except ValueError as error:
-        _progress(f"{coder.name}: {error}")
+    except (ValueError, OSError) as error:
+        refused.append(f"{excerpts[0].name}: {error}")
         return []
     seconds = (time.perf_counter() - started) / len(excerpts)
-    if len(excerpts) > 1:
-        _progress(f"{coder.name}: {len(excerpts)} chunks in {seconds * len(excerpts):.1f} s")
     return [_row(part, coder, *pair, mask_bits, seconds) for pair in zip(excerpts, sizes, strict=True)]
 
 
@@ -202,23 +237,6 @@ def _row(part: str, coder: Coder, excerpt: Excerpt, size: CodedSize, mask_bits: 
         coded_bytes=size.total_bytes + uncoded_bits / 8, header_bytes=size.header_bytes,
         model_bytes=coder.model_bytes, seconds=seconds,
     )  # fmt: skip
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """One line for each row, with the figures that follow from it."""
-    names = [field.name for field in dataclasses.fields(Row)]
-    derived = ["bits_per_sample", "bits_per_byte", "rate", "rate_without_header"]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*names, *derived])
-        for row in rows:
-            values = dataclasses.asdict(row)
-            values["coded_bytes"], values["seconds"] = f"{row.coded_bytes:g}", f"{row.seconds:.4f}"
-            values["coded_bytes"] = f"{row.coded_bytes:.3f}".rstrip("0").rstrip(".")
-            audio_bytes = row.coded_bytes - row.header_bytes
-            figures = (row.bits_per_sample, row.coded_bytes * 8 / row.raw_bytes, row.coded_bytes / row.raw_bytes,
-                       audio_bytes / row.raw_bytes)  # fmt: skip
-            writer.writerow([*values.values(), *(f"{figure:.5f}" for figure in figures)])
 
 
 def summary(rows: Sequence[Row], coder: str, reference: str) -> dict[str, float]:
