@@ -291,8 +291,7 @@ def test_progress_shows_the_speed(compress: ModuleType, song: Path, monkeypatch:
     assert re.search(r"encode.* x real time", screen.getvalue())
 
 
-@pytest.fixture(scope="module")
-def model() -> bytes:
+def small_model() -> bytes:
     """A small untrained residual language model as a file: it adapts, so it beats linear prediction on tones."""
     from codes.adaptive.cascade_options import AdaptiveOptions, CascadeOptions
     from codes.compression.residual_model import residual_model_bytes
@@ -303,6 +302,11 @@ def model() -> bytes:
     network = ResidualLm(features=adaptive.num_features, offsets=1, hidden=4, mixtures=2)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     return residual_model_bytes(tensors, adaptive, 2, {"made by": "a test"})
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return small_model()
 
 
 @pytest.fixture

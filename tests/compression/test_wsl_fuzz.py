@@ -8,11 +8,13 @@ that what a codec reads is as hostile as it can be. Decoding must end in the sam
 
 import argparse
 import collections
+import contextlib
 import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from codes.compression.container import CodecEntry, read_header, with_crc
 from codes.compression.container_packet import HEAD_BYTES, Packet
 from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm, write_coded_file
+from codes.compression.linear_codec import LinearCodec
 
 BLOCK_FRAMES = 300
 MOST_SECONDS = 10.0  # that one mutation may take
@@ -29,15 +32,19 @@ MOST_SECONDS = 10.0  # that one mutation may take
 def samples(num_channels: int, bits: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time_frames = np.arange(2 * BLOCK_FRAMES + 50)
-    waves = np.sin(time_frames * rng.uniform(0.02, 0.5, (num_channels, 1))) * 2.0 ** (bits - 2)
-    return np.round(waves + rng.normal(0, 2.0 ** (bits - 8), waves.shape)).astype(np.int32)
+    waves = np.sin(time_frames * rng.uniform(0.02, 0.5, (num_channels, 1))) * 2.0 ** (bits - 4)
+    return np.round(waves + rng.normal(0, 2.0 ** (bits - 10), waves.shape)).astype(np.int32)
 
 
 def coded_file(path: Path, pcm: np.ndarray, bits: int, codecs: Sequence[BlockCodec]) -> bytes:
     form = PcmForm(sample_rate_hz=8000, num_channels=len(pcm), bits=bits)
     blocks = (pcm[:, first : first + BLOCK_FRAMES] for first in range(0, pcm.shape[1], BLOCK_FRAMES))
-    with open(path, "wb") as file:
-        write_coded_file(file, blocks, form, block_frames=BLOCK_FRAMES, codecs=codecs, metadata=b"tags " * 9)
+    with contextlib.ExitStack() as stack:
+        if codecs:  # which are to be fuzzed, not linear prediction
+            stack.enter_context(mock.patch.object(LinearCodec, "encode", side_effect=ValueError))
+        file = stack.enter_context(open(path, "wb"))
+        report = write_coded_file(file, blocks, form, block_frames=BLOCK_FRAMES, codecs=codecs, metadata=b"tags " * 9)
+    assert report.packets_by_codec.keys() >= {codec.name for codec in codecs or [LinearCodec()]}
     return path.read_bytes()
 
 
@@ -151,6 +158,16 @@ def test_changed_files_never_pass_for_what_they_are_not(tmp_path: Path) -> None:
     counts = fuzz(tmp_path, 600, [], seed=0)
     assert counts["mutate: damaged"] > 200
     assert counts["hostile: damaged"] > 100
+
+
+def test_changed_files_of_a_model_neither(tmp_path: Path) -> None:
+    from codes.compression.residual_codec import ResidualCodec, load_residual_model
+    from tests.compression.test_compress_command import small_model
+
+    counts = fuzz(tmp_path, 150, [ResidualCodec(load_residual_model(small_model()))], seed=0)
+    assert counts["mutate: damaged"] == 75
+    assert counts["hostile: damaged"] > 40
+    assert counts["hostile: refused"] > 2
 
 
 def main() -> None:
