@@ -1,6 +1,7 @@
 """The model file of a `residual_lm`: its weights in safetensors, its options as JSON in the metadata.
 
-The metadata's key is METADATA_KEY; further keys (the experiment, the command that made it) are for people.
+The metadata has one key, METADATA_KEY, so that the same model is the same bytes: safetensors keeps no order of keys.
+What is for people (the experiment, the command that made it) stands in the JSON under "about".
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from codes.adaptive.cascade_options import AdaptiveOptions
 from codes.compression.residual_network import Network, new_network
 
 SHIPPED = Path(__file__).parent / "models" / "residual.safetensors"
-METADATA_KEY = "residual_lm"  # {"mixtures": M, "adaptive": {...}}
+METADATA_KEY = "residual_lm"  # {"mixtures": M, "adaptive": {...}, "about": {...}}
 
 
 class ResidualModel:
@@ -102,7 +103,7 @@ def residual_model_bytes(
 
     Args:
         tensors: the network's state_dict.
-        about: further metadata.
+        about: what people are told of it.
 
     Raises:
         ValueError: tensors and options do not fit.
@@ -110,6 +111,6 @@ def residual_model_bytes(
     from safetensors.numpy import save
 
     ResidualModel(tensors, adaptive, mixtures)
-    options = json.dumps({"mixtures": mixtures, "adaptive": adaptive.as_dict()})
+    options = json.dumps({"mixtures": mixtures, "adaptive": adaptive.as_dict(), "about": dict(about)}, sort_keys=True)
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in sorted(tensors.items())}
-    return save(arrays, metadata={METADATA_KEY: options, **about})
+    return save(arrays, metadata={METADATA_KEY: options})

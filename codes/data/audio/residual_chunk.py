@@ -20,7 +20,6 @@ from codes.adaptive.features import Described
 from codes.data.audio.audio_dataset import AudioDataset
 from codes.data.audio.demo_corpus import cache_root
 from codes.data.audio.listing.folder import FoundFile
-from codes.data.audio.reader import to_bits
 from codes.data.audio.recordings import Segment
 from codes.registry import Output, Range
 
@@ -30,7 +29,8 @@ _MOST_OPEN = 256  # pieces kept mapped
 class ResidualChunkDataset(AudioDataset):
     """One channel's features and residuals; see `codes.adaptive.features`.
 
-    Any number of channels (pairs, and a single one where one is left) and of sample rates goes together. Training items
+    Any number of channels (pairs, and a single one where one is left), sample rates and bit depths go together: samples
+    are taken as they are in the file, whatever `bits` says. Training items
     are chunks that start anywhere; validation items are all whole chunks of all channels. The first ``context_frames``
     of an item are there to warm a recurrent state up and are not to be scored.
 
@@ -38,7 +38,6 @@ class ResidualChunkDataset(AudioDataset):
         chunk_frames: frames of an item that are scored.
         context_frames: frames before them.
         piece_frames: recordings are cut into pieces of this length, each predicted by itself as a coded block is.
-        own_depth: samples are taken at their file's own bit depth, whatever bits says.
         adaptive: the adaptive prediction; null is its default.
         feature_folder: where described pieces are kept; null: in the user's cache.
     """
@@ -59,7 +58,6 @@ class ResidualChunkDataset(AudioDataset):
         chunk_frames: Annotated[int, Range(least=1)] = 1024,
         context_frames: Annotated[int, Range(least=0)] = 64,
         piece_frames: Annotated[int, Range(least=256)] = 131072,
-        own_depth: bool = True,
         adaptive: AdaptiveOptions | None = None,
         feature_folder: Annotated[Path, Output()] | None = None,
         **audio: Any,
@@ -71,7 +69,7 @@ class ResidualChunkDataset(AudioDataset):
         )
         if self.item_frames > piece_frames:
             raise ValueError(f"piece_frames is {piece_frames}: it must be at least an item's {self.item_frames} frames")
-        self.piece_frames, self.own_depth = piece_frames, own_depth
+        self.piece_frames = piece_frames
         self.adaptive = adaptive or AdaptiveOptions()
         self.shortest_frames = self.item_frames
         self._feature_cache = FeatureCache(feature_folder or cache_root() / "adaptive")
@@ -86,6 +84,9 @@ class ResidualChunkDataset(AudioDataset):
     def _choose_rate(self, files: list[FoundFile], sample_rate: int | None, others: str) -> list[FoundFile]:
         """Prediction adapts: any rates go together, unless one is asked for."""
         return files if sample_rate is None else super()._choose_rate(files, sample_rate, others)
+
+    def _note_depths(self) -> None:
+        """Nothing is shifted."""
 
     def _cut(self, segment: Segment) -> list[tuple[Segment, int, int, int]]:
         """Pieces of a segment: (segment, start, frames, channels)."""
@@ -149,8 +150,6 @@ class ResidualChunkDataset(AudioDataset):
             if len(self._described) >= _MOST_OPEN:
                 del self._described[next(iter(self._described))]
             pcm = self.layout.apply(self._reader.read(segment.recording, start, length), segment.channel)
-            if not self.own_depth:
-                pcm = to_bits(pcm, segment.recording.bits, self.bits)
             pcm = np.ascontiguousarray(pcm, np.int32)
             self._described[key] = pcm, self._feature_cache.describe(pcm, self.adaptive)
         return self._described[key]
