@@ -95,15 +95,7 @@ def write_coded_file(
     Raises:
         ValueError: a block has another shape than it must have.
     """
-    header = Header(
-        sample_rate_hz=form.sample_rate_hz,
-        num_channels=form.num_channels,
-        bits=form.bits,
-        num_frames=0,
-        block_frames=block_frames,
-        md5=bytes(16),
-        layout=form.layout,
-    )
+    header = _empty_header(form, block_frames)
     md5 = hashlib.md5(usedforsecurity=False)
     report = Report(channel_bits=np.zeros(form.num_channels))
     chooser = _Chooser(header, codecs, verify)
@@ -131,6 +123,18 @@ def write_coded_file(
         spool.seek(0)
         shutil.copyfileobj(spool, file)
     return report
+
+
+def _empty_header(form: PcmForm, block_frames: int) -> Header:
+    return Header(
+        sample_rate_hz=form.sample_rate_hz,
+        num_channels=form.num_channels,
+        bits=form.bits,
+        num_frames=0,
+        block_frames=block_frames,
+        md5=bytes(16),
+        layout=form.layout,
+    )
 
 
 def _checked(blocks: Iterable[np.ndarray], header: Header) -> Iterator[np.ndarray]:
