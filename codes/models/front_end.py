@@ -83,6 +83,10 @@ class Level(nn.Module):
             self.mix = CausalConvolution(dim, 2 * dim, kernel)
             self.out = nn.Linear(dim, dim)
 
+    def coarser(self, normed: Tensor) -> Tensor:
+        """Normalised (B, N, dim) -> (B, N', coarse), float32 as a residual stream is."""
+        return self.down(normed).float()
+
     def spread(self, y: Tensor) -> Tensor:
         """(B, N', coarse) -> (B, N' * stride, dim)."""
         return self.up(self.up_norm(y)).reshape(len(y), -1, self.dim)
@@ -131,7 +135,7 @@ class Hierarchy(nn.Module):
         """x (B, N, dims[0]) -> (B, N / factor rounded up, dim)."""
         for index in range(len(self.levels)):
             level = self._level(index)
-            x = level.down(level.down_norm(x))
+            x = level.coarser(level.down_norm(x))
         return x
 
     def forward(self, x: Tensor, inner: Inner, recompute: bool = False, state: HierarchyState | None = None) -> Tensor:
@@ -155,7 +159,7 @@ class Hierarchy(nn.Module):
             return inner(x)
         level, length = self._level(index), x.shape[1]
         normed = level.down_norm(x)
-        y = self._pass(index + 1, level.down(normed), inner, recompute, state)
+        y = self._pass(index + 1, level.coarser(normed), inner, recompute, state)
         spread = level.spread(y)
         x = x + spread[:, :length]
         if state is not None:
@@ -179,7 +183,8 @@ class Hierarchy(nn.Module):
         window = torch.cat([state.down[index], level.down_norm(x)], 1)
         state.down[index] = window[:, 1:]
         if position % level.stride == 0:
-            y = self._step(index + 1, position // level.stride, level.down.window(window), inner, state)
+            coarse = level.down.window(window).float()
+            y = self._step(index + 1, position // level.stride, coarse, inner, state)
             state.spread[index] = level.spread(y)
         within = position % level.stride
         x = x + state.spread[index][:, within : within + 1]

@@ -138,3 +138,15 @@ def test_impossible_options_are_explained(options: dict[str, Any], message: str)
 def test_channels_must_fit_the_strides() -> None:
     with pytest.raises(ValueError, match=r"front_end.strides multiply to 8: it must be a multiple of num_channels, 3"):
         build("softmax", num_channels=3, max_length=12)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "logistics"])
+def test_bfloat16_autocast_is_close_to_float32(kind: str) -> None:
+    gpt = build(kind)
+    ids = codes(gpt, gpt.context + 60)
+    expected = gpt(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        nats = gpt(ids)
+    assert nats.dtype == torch.float32
+    assert (nats - expected).mean().abs() < 0.02
+    nats.mean().backward()

@@ -338,3 +338,16 @@ def test_shapes_that_do_not_fit_are_explained() -> None:
         network.generate(source, target, top_k=5)
     with pytest.raises(ValueError, match="none of transformers'"):
         network.save_pretrained(Path("x"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_autocast_is_close_to_float32(kind: str) -> None:
+    network = build(kind)
+    source, target = pair(network)
+    expected = network(source, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        nats = network(source, target)
+        network.generate(source, torch.where(torch.arange(60) < 50, target, -1))
+    assert nats.dtype == torch.float32
+    assert (nats - expected).mean().abs() < 0.05
+    nats.mean().backward()
