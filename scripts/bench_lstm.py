@@ -41,6 +41,9 @@ def measure(*, output: Any, steps: int, batch: int, dim: int, layers: int, round
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     network = LstmSeq2seq(next_steps=steps, output=output, bits=8, dim=dim, layers=layers).to(device)
+    with torch.no_grad():  # as after some training: at its start the output layer ignores what it reads
+        for p in network.output.parameters():
+            p.add_(torch.randn_like(p) * 0.02)
     codes = torch.randint(0, 256, (batch, PREV_STEPS + steps), device=device)
     sequence = codes / 128 - 1 if output == "float" else codes
     forced = torch.ones(batch, steps, dtype=torch.bool, device=device)

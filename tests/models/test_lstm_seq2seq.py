@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes.models.heads import Choice
 from codes.models.lstm import LstmLayer, LstmStack
@@ -226,6 +227,23 @@ def test_works_under_autocast(kind: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.allclose(net(sequence), exact, atol=0.05)
         net(sequence, None, torch.zeros(4, NEXT, dtype=torch.bool)).sum().backward()
+
+
+class NoSync(TorchDispatchMode):
+    """Fails where something waits for the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "is_nonzero", "aten.equal"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("forced", [False, True])
+def test_no_pass_waits_for_the_device(kind: str, forced: bool) -> None:
+    net, sequence, lengths = network(kind), values(kind), torch.tensor([1, 9, 30, PREV])
+    coins = torch.rand(4, NEXT) < 0.5 if forced else None
+    with NoSync():
+        net(sequence, lengths, coins).sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The lo-fi experiments as runs: they continue bit for bit; the GAN's steps alternate with an optimizer each."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from codes.experiment import load_experiment
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.yaml_source import OptionError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -133,3 +135,28 @@ def test_a_pretrained_codec_stays_frozen(tmp_path: Path, make_run: Callable[...,
     now, was = second.parts.networks["codec"].state_dict(), first.parts.networks["codec"].state_dict()
     assert all(torch.equal(now[key], was[key]) for key in was)
     assert not (second.folder.checkpoints / "step_00000002" / "codec.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("datasets.train.next_frames=[0, 256]", "next_frames must be one length or .* of 1 or more, got [0, 256]"),
+        ("datasets.train.prev_frames=400000", "are shorter than what an item takes"),
+        ("networks.lstm.kwargs.next_steps=0", "next_steps is 0: it must be 1 or more"),
+        ("networks.lstm.kwargs.output=text", "output"),
+        ("steps.lstm.injectors.teacher.ratio=1.5", "ratio must be 0 to 1, got 1.5"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(
+    change: str, message: str, make_run: Callable[..., ExtensibleTrainer]
+) -> None:
+    with pytest.raises(OptionError) as raised:
+        make_run("lofi_lstm", "wrong", 1, change)
+    assert re.search(message.replace("[", r"\["), str(raised.value))
+    places = [line.split(": ")[0] for line in str(raised.value).splitlines()]
+    assert all(re.fullmatch(r"(.*lofi_lstm\.yml:\d+:\d+|.*=.*:\d+:\d+)", place) for place in places), places
+
+
+def test_an_autoencoder_that_is_none_is_said_with_its_place(make_run: Callable[..., ExtensibleTrainer]) -> None:
+    with pytest.raises(OptionError, match=r"autoencoder=lstm>:1:\d+: .* must have encode\(\) and decode"):
+        make_run("lofi_conv_lstm", "wrong", 1, "steps.lstm.injectors.encode.autoencoder=lstm")
