@@ -108,8 +108,9 @@ def test_terms_of_an_adapted_layer_are_its_output() -> None:
     peft = pytest.importorskip("peft")
     body = nn.Sequential(nn.Linear(8, 50, bias=False))
     peft.inject_adapter_in_model(peft.LoraConfig(r=3, lora_alpha=12, target_modules="0"), body)
-    body[0].lora_B["default"].weight.data.normal_()
+    layer: Any = body[0]
+    layer.lora_B["default"].weight.data.normal_()
     hidden = torch.randn(6, 8)
-    terms = linear_terms(body[0], hidden)
+    terms = linear_terms(layer, hidden)
     assert [tuple(part.shape) for pair in terms for part in pair] == [(6, 8), (50, 8), (6, 3), (50, 3)]
     torch.testing.assert_close(sum(part @ weight.t() for part, weight in terms), body(hidden))
