@@ -42,6 +42,7 @@ class Llama(Network):
             model's own).
         tied: the output uses the embedding table.
         dropout: of attention weights, in training.
+        config: further options of transformers' LlamaConfig, by their names there (rope_parameters, rms_norm_eps ...).
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Llama(Network):
         max_length: int | None = None,
         tied: bool = False,
         dropout: float = 0.0,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _quieten()
@@ -72,12 +74,13 @@ class Llama(Network):
         if pretrained is None:
             if tables != "new":
                 raise ValueError("tables: mapped keeps the tables of a pretrained model: name it under `pretrained`")
-            self.llama = _random_llama(vocabulary, {**sizes, "max_length": max_length}, tied, dropout)
+            self.llama = _random_llama(vocabulary, {**sizes, "max_length": max_length}, tied, dropout, config or {})
             token_ids, first = torch.arange(vocabulary), vocabulary
         else:
             given = [name for name, size in sizes.items() if size is not None]
-            if given or tied:
-                names = ", ".join([*given, *(["tied"] if tied else [])])
+            given += [name for name, value in (("tied", tied), ("config", config)) if value]
+            if given:
+                names = ", ".join(given)
                 raise ValueError(f"{names}: a pretrained model brings its own; take this away, or `pretrained`")
             self.llama = _pretrained_llama(pretrained, dropout)
             token_ids, first = self._fit_tables(pretrained, tables)
@@ -111,6 +114,17 @@ class Llama(Network):
         if max(*tokens, first) >= rows:
             raise ValueError(f"{pretrained}: its tokenizer has token {max(*tokens, first)}, its model only {rows}")
         return torch.tensor(tokens), first
+
+    def portable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Options and weights of the same network without `pretrained`, its tables cut to the rows of the codes."""
+        config = self.llama.config
+        rows = torch.cat([self.token_ids.cpu(), torch.tensor([self.first_token])])
+        weights = {name: tensor.detach().cpu() for name, tensor in self.state_dict().items()}
+        for table in ("llama.model.embed_tokens.weight", "llama.lm_head.weight"):
+            weights[table] = weights[table][rows].clone()
+        kept = {name: value for name in _KEPT if (value := getattr(config, name, None)) is not None}
+        options = {"vocabulary": self.vocabulary, "max_length": self.max_length, "config": kept}
+        return {**options, "tied": bool(config.tie_word_embeddings)}, weights
 
     def forward(self, ids: Tensor) -> Tensor:
         """Code lengths of all tokens, or their logits.
@@ -260,7 +274,15 @@ def _quieten() -> None:
     transformers_logging.set_verbosity(logging.ERROR)
 
 
-def _random_llama(vocabulary: int, given: dict[str, int | None], tied: bool, dropout: float) -> Any:
+# What makes a Llama this one, besides its weights and its vocabulary.
+_KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
+         "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "attention_bias",
+         "mlp_bias")  # fmt: skip
+
+
+def _random_llama(
+    vocabulary: int, given: dict[str, int | None], tied: bool, dropout: float, more: dict[str, Any]
+) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes: dict[str, int] = {**SIZES, **{name: size for name, size in given.items() if size is not None}}
@@ -273,12 +295,25 @@ def _random_llama(vocabulary: int, given: dict[str, int | None], tied: bool, dro
     key_value_heads = sizes.get("key_value_heads", heads)
     if heads % key_value_heads:
         raise ValueError(f"key_value_heads is {key_value_heads}: it must divide heads = {heads}")
-    config: Any = LlamaConfig(
-        vocab_size=vocabulary + 1, hidden_size=dim, num_hidden_layers=sizes["layers"], num_attention_heads=heads,
-        num_key_value_heads=key_value_heads, max_position_embeddings=sizes["max_length"], attention_dropout=dropout,
-        intermediate_size=sizes.get("feed_forward_dim", -(-8 * dim // 48) * 16), tie_word_embeddings=tied,
-        bos_token_id=vocabulary, eos_token_id=vocabulary, pad_token_id=None,
-    )  # fmt: skip
+    make: Any = LlamaConfig
+    unknown = sorted(more.keys() - set(dir(make())))
+    if unknown:
+        raise ValueError(f"config: LlamaConfig has no {', '.join(unknown)}")
+    values: dict[str, Any] = {
+        "vocab_size": vocabulary + 1,
+        "hidden_size": dim,
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "intermediate_size": sizes.get("feed_forward_dim", -(-8 * dim // 48) * 16),
+        "max_position_embeddings": sizes["max_length"],
+        "attention_dropout": dropout,
+        "tie_word_embeddings": tied,
+        "bos_token_id": vocabulary,
+        "eos_token_id": vocabulary,
+        "pad_token_id": None,
+    }
+    config = make(**(values | more))
     return LlamaForCausalLM(config)
 
 

@@ -27,6 +27,7 @@ from codes.compression.token_codec import TokenCodec
 from codes.convert import INVALID, Converter, NetworkName
 from codes.entries import Entry, Experiment, StepEntry
 from codes.experiment import load_experiment
+from codes.models.llama import Llama
 from codes.models.token_walk import TokenLanguageModel, fingerprint
 from codes.trainer.checkpoint import CheckpointError, fit_weights, list_checkpoints, load_weights, verify
 from codes.yaml_source import Mark, Node, OptionError, parse_yaml
@@ -78,16 +79,18 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
     name, step, reader = _reader(experiment, run, network)
     tokens, mu_law = _tokens(step, reader.flags.in_[0])
     component = experiment.networks[name].built_from
-    spec = TokenModelSpec(
-        which_model=component.type, kwargs=resolve.resolved(experiment)["networks"][name]["kwargs"], tokens=tokens,
-        mu_law=mu_law, **{"lane_frames": _lane_frames(component.options, tokens), **lanes},
-    )  # fmt: skip
-    weights = {key: tensor.contiguous() for key, tensor in _weights(run, experiment, name).items()}
+    kwargs = resolve.resolved(experiment)["networks"][name]["kwargs"]
     built: nn.Module = component.build()
+    weights = _weights(run, experiment, name)
     try:
         fit_weights(built, name, weights, run, strict=True)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
+    if isinstance(built, Llama) and kwargs["pretrained"] is not None:
+        kwargs, weights = built.portable()
+    usual = {"lane_frames": _lane_frames(component.options, tokens)}
+    spec = TokenModelSpec(which_model=component.type, kwargs=kwargs, tokens=tokens, mu_law=mu_law, **(usual | lanes))
+    weights = {key: tensor.contiguous() for key, tensor in weights.items()}
     return save(weights, {KEY: yaml.safe_dump(dataclasses.asdict(spec), sort_keys=True)})
 
 
@@ -232,8 +235,11 @@ def token_codec(data: bytes, *, device: str = "cpu", lossy: bool = False) -> Tok
     except SafetensorError as error:
         raise ValueError(f"the model file is damaged: {error}") from error
     component = _component(spec)
-    if spec.kwargs.get("layers") and int(spec.kwargs["layers"]) > len(weights):
-        raise ValueError(f"the model file describes {spec.kwargs['layers']} layers and holds {len(weights)} tensors")
+    if spec.kwargs.get("pretrained") is not None:
+        raise ValueError("the model file names pretrained weights: it must hold its own")
+    layers = spec.kwargs.get("layers") or (spec.kwargs.get("config") or {}).get("num_hidden_layers", 0)
+    if int(layers) > len(weights):
+        raise ValueError(f"the model file describes {layers} layers and holds {len(weights)} tensors")
     with torch.device("meta"):  # sizes first, memory when they are known to be right
         own = {name: tensor.shape for name, tensor in component.build().state_dict().items()}
     unlike = sorted(name for name in own.keys() | weights.keys() if own.get(name) != _shape(weights, name))

@@ -194,6 +194,26 @@ def test_new_tables_keep_the_blocks(folder: Path):
     assert torch.equal(restored(some_ids(length=32)), llama(some_ids(length=32)))
 
 
+@pytest.mark.parametrize("tables", ["new", "mapped"])
+def test_a_portable_network_needs_no_pretrained_one(folder: Path, tables: Any):
+    llama, ids = Llama(pretrained=str(folder), tables=tables).eval(), some_ids()
+    options, weights = llama.portable()
+    again = Llama(**json.loads(json.dumps(options))).eval()
+    again.load_state_dict(weights)
+    assert again.llama.get_input_embeddings().weight.shape == (257, 32)
+    torch.testing.assert_close(again(ids), llama(ids), rtol=0, atol=0)
+
+
+def test_further_options_of_transformers():
+    llama = Llama(**SMALL, config={"rms_norm_eps": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
+    assert llama.llama.model.norm.variance_epsilon == 0.5
+    plain = Llama(**SMALL)
+    plain.load_state_dict(llama.state_dict())
+    assert not torch.allclose(llama(some_ids()), plain(some_ids()))
+    with pytest.raises(ValueError, match="config: LlamaConfig has no colour"):
+        Llama(**SMALL, config={"colour": 3})
+
+
 def test_what_is_wrong_with_a_pretrained_model_is_said(folder: Path, tmp_path: Path):
     from safetensors.torch import load_file, save_file
 

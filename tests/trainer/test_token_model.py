@@ -147,6 +147,10 @@ def test_a_model_file_that_is_none_is_refused(bytes_run: Path):
 
     with pytest.raises(ValueError, match="describes 1000000000 layers and holds"):
         token_codec(changed(kwargs={**spec.kwargs, "layers": 10**9}))
+    with pytest.raises(ValueError, match="names pretrained weights: it must hold its own"):
+        token_codec(changed(which_model="llama", kwargs={"pretrained": "somebody/something"}))
+    with pytest.raises(ValueError, match="describes 999999 layers and holds"):
+        token_codec(changed(which_model="llama", kwargs={"config": {"num_hidden_layers": 999999}}))
     with pytest.raises(ValueError, match="weights are not those of its network"):
         token_codec(changed(kwargs={**spec.kwargs, "model_dim": 2**20}))
     with pytest.raises(ValueError, match="network 'identity' is none of gpt, llama"):
