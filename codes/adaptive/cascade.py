@@ -78,7 +78,7 @@ def new_state(options: AdaptiveOptions, num_channels: int) -> State:
     """
     if num_channels not in (1, 2):
         raise ValueError(f"adaptive prediction takes 1 or 2 channels at a time, got {num_channels}")
-    cascades = options.cascades
+    cascades = options.all_cascades
     count, stages = len(cascades), max(len(cascade.filter_taps) for cascade in cascades)
     other = [cascade.other_taps if num_channels == 2 else 0 for cascade in cascades]
     size = max(max(cascade.own_taps + taps for cascade, taps in zip(cascades, other, strict=True)), 2 * count)

@@ -72,39 +72,45 @@ class AdaptiveOptions:
     """Adaptive prediction of one or two channels, and what a network is told of it.
 
     Args:
-        cascades: at least one; see `CascadeOptions`.
+        cascades: at least one; null: five memories, from 100 frames to 5000.
         stack_forgetting: forgetting of the stack.
         stack_ridge: its regularisation.
         own_history: past residuals of the channel itself among the features.
         other_history: recent residuals of the channel beside it.
     """
 
-    cascades: list[CascadeOptions] = dataclasses.field(default_factory=default_cascades)
+    cascades: list[CascadeOptions] | None = None
     stack_forgetting: float = 0.998
     stack_ridge: float = 1.0
     own_history: int = 16
     other_history: int = 8
 
     def __post_init__(self) -> None:
-        _require(1 <= len(self.cascades) <= 16, "cascades", len(self.cascades), "1 to 16 of them")
+        count = len(self.all_cascades)
+        _require(1 <= count <= 16, "cascades", count, "1 to 16 of them")
         _require(0.5 <= self.stack_forgetting < 1, "stack_forgetting", self.stack_forgetting, "0.5 or more, below 1")
         _require(self.stack_ridge > 0, "stack_ridge", self.stack_ridge, "above 0")
         for name in ("own_history", "other_history"):
             _require(0 <= getattr(self, name) <= 64, name, getattr(self, name), "0 to 64")
 
     @property
+    def all_cascades(self) -> list[CascadeOptions]:
+        """The cascades, those of the default where none are given."""
+        return default_cascades() if self.cascades is None else self.cascades
+
+    @property
     def num_offsets(self) -> int:
         """Predictions of the cascades, given as offsets from the stack's."""
-        return len(self.cascades)
+        return len(self.all_cascades)
 
     @property
     def num_features(self) -> int:
         """Features of a sample; `codes.adaptive.features` says which."""
-        return 4 * len(self.cascades) + 8 + self.own_history + self.other_history
+        return 4 * len(self.all_cascades) + 8 + self.own_history + self.other_history
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, from which `from_dict` makes the same options; for JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(dataclasses.replace(self, cascades=self.all_cascades))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "AdaptiveOptions":

@@ -22,6 +22,7 @@ from codes.compression.residual_network import Network
 __all__ = ["ResidualCodec", "ResidualModel", "load_residual_model"]
 
 MAX_BITS = 32
+MOST_SAVED_BITS = 4.0  # of a sample, by leaving out values that never occur
 
 
 class ResidualCodec:
@@ -57,7 +58,7 @@ class ResidualCodec:
         Raises:
             ValueError: another number of channels, or of bits.
         """
-        channels, frames = pcm.shape
+        channels = len(pcm)
         if channels not in (1, 2):
             raise ValueError(f"the residual codec takes 1 or 2 channels at a time, got {channels}")
         if not 1 <= bits <= MAX_BITS:
@@ -66,20 +67,31 @@ class ResidualCodec:
         shift = _common_zeros(wide)
         wide >>= shift
         head = struct.pack("<B", shift)
-        ranges = [_Range.of(channel) for channel in wide]
-        head += b"".join(found.pack() for found in ranges)
+        plain = [_Range.whole(channel) for channel in wide]
+        tables = [_Range.of(channel) for channel in wide]
+        coded, self.channel_bits = self._code(wide, plain)
+        if any(len(found.values) for found in tables):
+            again, channel_bits = self._code(wide, tables)
+            if len(again) < len(coded):
+                coded, self.channel_bits = again, channel_bits
+        return head + coded
+
+    def _code(self, pcm: np.ndarray, ranges: list["_Range"]) -> tuple[bytes, list[float]]:
+        """Ranges and words of (C, T) int64, and the bits that each channel took."""
+        channels, frames = pcm.shape
         words = np.zeros(4 * channels * frames + 8, np.uint32)
         channel_bits = np.zeros(channels)
-        numbers = np.stack([found.number(channel) for found, channel in zip(ranges, wide, strict=True)])
+        numbers = np.stack([found.number(channel) for found, channel in zip(ranges, pcm, strict=True)])
         state, network = self._fresh(channels)
         lowest, counts, values, starts = _tables(ranges)
         options = self.model.adaptive
         size = residual_loops.encode_block(
-            state, network, self.model.table, options.own_history, options.other_history, np.ascontiguousarray(wide),
+            state, network, self.model.table, options.own_history, options.other_history, np.ascontiguousarray(pcm),
             numbers, lowest, counts, values, starts, words, channel_bits,
         )  # fmt: skip
-        self.channel_bits = [float(value) for value in channel_bits]
-        return head + struct.pack("<I", size) + words[:size].astype("<u4").tobytes()
+        packed = b"".join(found.pack() for found in ranges)
+        coded = packed + struct.pack("<I", size) + words[:size].astype("<u4").tobytes()
+        return coded, [float(value) for value in channel_bits]
 
     def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:
         """What was coded: (num_channels, num_frames) int32.
@@ -121,24 +133,33 @@ class _Range:
         self.highest = int(self.values[-1]) if len(self.values) else lowest + count - 1
 
     @classmethod
+    def whole(cls, channel: np.ndarray) -> "_Range":
+        """All values between the least and the greatest of (T,) int64."""
+        lowest = int(channel.min())
+        return cls(lowest, int(channel.max()) - lowest + 1)
+
+    @classmethod
     def of(cls, channel: np.ndarray) -> "_Range":
-        """The range of (T,) int64; a table where that saves more than it costs."""
-        lowest, highest = int(channel.min()), int(channel.max())
-        span = highest - lowest + 1
-        if span <= 4 * len(channel):
-            occurs = np.zeros(span, bool)
-            occurs[channel - lowest] = True
-            values = np.flatnonzero(occurs) + lowest
-            if np.diff(values, prepend=lowest).max() > 1 << 16:
-                return cls(lowest, span)
-            saved = len(channel) * np.log2(_central_sparsity(occurs, channel - lowest)) / 8
-            if saved > len(cls(lowest, len(values), values).pack()):
-                return cls(lowest, len(values), values)
-        return cls(lowest, span)
+        """Those values of (T,) int64 that occur, where that promises to save more than their table takes.
+
+        A value then has the mass from midway to its neighbours, and saves the logarithm of that width.
+        """
+        values, counts = np.unique(channel, return_counts=True)
+        if len(values) < 3 or len(values) == values[-1] - values[0] + 1:
+            return cls.whole(channel)
+        widths = (values[2:] - values[:-2]) / 2
+        saved = float((counts[1:-1] * np.minimum(np.log2(widths), MOST_SAVED_BITS)).sum()) / 8
+        if np.diff(values).max() > 1 << 16 or saved <= (table := cls(int(values[0]), len(values), values)).size():
+            return cls.whole(channel)
+        return table
 
     def number(self, channel: np.ndarray) -> np.ndarray:
         """The numbers of values (T,) int64."""
         return np.searchsorted(self.values, channel) if len(self.values) else channel - self.lowest
+
+    def size(self) -> int:
+        """Bytes in a block's head."""
+        return len(self.pack())
 
     def pack(self) -> bytes:
         """As a block's head has it."""
@@ -148,13 +169,6 @@ class _Range:
             packed = zlib.compress(steps.astype("<u2").tobytes(), 9)
             table = struct.pack("<I", len(packed)) + packed
         return struct.pack("<BiI", bool(len(self.values)), self.lowest, self.count - 1) + table
-
-
-def _central_sparsity(occurs: np.ndarray, places: np.ndarray) -> float:
-    """Values in the range of the middle half of the samples, for each that occurs there."""
-    first, last = np.quantile(places, [0.25, 0.75]).astype(np.int64)
-    stretch = occurs[first : last + 1]
-    return len(stretch) / max(int(stretch.sum()), 1)
 
 
 def _read_head(data: bytes, num_channels: int) -> tuple[int, list[_Range], int]:

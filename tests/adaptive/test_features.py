@@ -98,7 +98,7 @@ def test_the_cache_is_named_by_content(tmp_path: Path, monkeypatch: pytest.Monke
         again = cache.describe(pcm.copy(), SMALL)
     assert (again.features == first.features).all()
     cache.describe(pcm[:, 1:], SMALL)
-    cache.describe(pcm, AdaptiveOptions(cascades=SMALL.cascades, own_history=4, other_history=3))
+    cache.describe(pcm, AdaptiveOptions(cascades=SMALL.all_cascades, own_history=4, other_history=3))
     assert len(list((tmp_path / "made").iterdir())) == 3
 
 
