@@ -12,7 +12,7 @@ import numpy as np
 
 from codes.registry import Registered
 
-SKIPPED = "_skipped"  # key of an item: what could not be read and was left out; the loader counts it and takes it away
+SKIPPED = "_skipped"  # key of an item: (file, what is wrong) of what could not be read; the loader counts it
 
 
 class Dataset(Registered):

@@ -66,8 +66,9 @@ class _Stream(Sampler[list[tuple[int, int]]]):
 class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     """What a worker process holds: the dataset, and the plug-ins without which it could not be unpickled."""
 
-    def __init__(self, dataset: Dataset, seed: int, plugins: list[Path]) -> None:
+    def __init__(self, dataset: Dataset, seed: int, plugins: list[Path], skips: bool = False) -> None:
         self.dataset, self.seed, self.plugins = dataset, seed, plugins
+        self.skips = skips  # a validation item cannot be drawn anew, it can only be left out
 
     def __getitem__(self, places: list[tuple[int, int]]) -> dict[str, Any] | Exception:
         """The batch of these (epoch, index), or the error that prevents it: errors that a worker raised would come
@@ -78,12 +79,16 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
         except Exception as error:
             if not isinstance(error, AudioReadError):
                 error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
-            return error
+            return error if get_worker_info() is None else _sendable(error)
 
     def _batch(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        items = [self._item(epoch, index) for epoch, index in places]
+        made = [self._item(epoch, index) for epoch, index in places]
+        places = [place for place, item in zip(places, made, strict=True) if isinstance(item, dict)]
+        failed = [(str(item), str(item)) for item in made if isinstance(item, AudioReadError)]
+        if failed and not places:
+            raise AudioReadError(f"no item of a batch can be read; the last: {failed[-1][1]}")
         try:
-            batch = collate(items)
+            batch = collate([item for item in made if isinstance(item, dict)])
         except ValueError as error:
             listed = ", ".join(f"{index} of epoch {epoch}" for epoch, index in places)
             error.add_note(f"in {type(self.dataset).__name__}, a batch of the items {listed}")
@@ -92,24 +97,30 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
             name = type(self.dataset).__name__
             raise ValueError(f"{name} gives {ITEM_SEED!r}, which the loader adds to every batch: choose another name")
         batch[ITEM_SEED] = torch.tensor([item_seed(self.seed, epoch, index) for epoch, index in places])
+        if failed:
+            batch[SKIPPED] = [*batch.get(SKIPPED, []), failed]
         return batch
 
-    def _item(self, epoch: int, index: int) -> dict[str, Any]:
+    def _item(self, epoch: int, index: int) -> dict[str, Any] | AudioReadError:
+        """The item; or what is wrong with its file, where the dataset was asked to leave such files out."""
         try:
             return self.dataset.item(index, np.random.default_rng((self.seed, epoch, index)))
         except Exception as error:
+            if isinstance(error, AudioReadError) and self.skips and getattr(self.dataset, "on_error", "") == "skip":
+                return error
             error.add_note(f"in {type(self.dataset).__name__}, item {index} of epoch {epoch}")
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plugins": self.plugins, "seed": self.seed, "dataset": pickle.dumps(self.dataset)}
+        return {"plugins": self.plugins, "seed": self.seed, "skips": self.skips, "dataset": pickle.dumps(self.dataset)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from codes.registry import load_plugin
 
         for plugin in state["plugins"]:
             load_plugin(plugin)
-        self.__init__(pickle.loads(state["dataset"]), state["seed"], state["plugins"])  # our own process's pickle
+        dataset = pickle.loads(state["dataset"])  # our own process's pickle
+        self.__init__(dataset, state["seed"], state["plugins"], state["skips"])
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,9 +179,9 @@ class Loader:
         self.dataset = dataset
         self.position = 0  # batches taken
         self.waited_seconds = 0.0
-        self.skipped = 0  # reads that failed and were left out, as the dataset was asked to
+        self.skipped: dict[str, int] = {}  # reads that failed and were left out, as the dataset was asked to, by file
         self._stream = _Stream(len(dataset), batch_size, seed, endless, rank, ranks)
-        self._batches = _Batches(dataset, seed, plugins or [])
+        self._batches = _Batches(dataset, seed, plugins or [], skips=not endless)
         self._loader = DataLoader(
             self._batches, batch_size=None, sampler=self._stream, num_workers=num_workers, collate_fn=_as_is,
             pin_memory=pin_memory, worker_init_fn=_start_worker, generator=torch.Generator().manual_seed(seed),
@@ -198,24 +209,26 @@ class Loader:
             self._iterator = iter(self._loader)
         batch = _checked(next(self._iterator))
         self.position += 1
-        self._count_skipped([message for item in batch.pop(SKIPPED, []) for message in item])
+        self._count_skipped(batch)
         self.waited_seconds += time.perf_counter() - started
         return batch
 
-    def _count_skipped(self, messages: list[str]) -> None:
-        """Say and count what could not be read; more of it than the dataset's max_errors stops the run."""
-        for message in messages:
-            self.skipped += 1
-            logger.warning("skipped (%d so far): %s", self.skipped, message)
+    def _count_skipped(self, batch: dict[str, Any]) -> None:
+        """Say which files could not be read, each once, and count; more files than max_errors stop the run."""
+        messages = [message for item in batch.pop(SKIPPED, []) for message in item]
+        for file, message in messages:
+            if file not in self.skipped:
+                logger.warning("skipped: %s", message)
+            self.skipped[file] = self.skipped.get(file, 0) + 1
         most = getattr(self.dataset, "max_errors", None)
-        total = self.skipped + getattr(self.dataset, "num_errors", 0)
+        total = len(self.skipped) + getattr(self.dataset, "num_errors", 0)
         if messages and most is not None and total > most:
-            raise AudioReadError(f"max_errors is {most}, and {total} reads have failed; the last: {messages[-1]}")
+            raise AudioReadError(f"max_errors is {most}, and {total} files cannot be read; the last: {messages[-1][1]}")
 
     def batch(self, number: int) -> dict[str, Any]:
         """One batch by number, made here and without moving the position."""
         batch = _checked(self._batches[self._stream.batch(number)])
-        batch.pop(SKIPPED, None)
+        self._count_skipped(batch)
         return batch
 
     def close(self) -> None:
@@ -251,6 +264,19 @@ def _boxed(batch: dict[str, Any]) -> dict[str, Any]:
 
 def _is_small(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.nbytes <= _SMALL_BYTES and value.dtype != torch.bfloat16
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, where it comes through a pipe as it is; else what can be said of it: torch would wait for ever."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # whatever a plug-in's exception does when it is packed
+        pass
+    told = RuntimeError(f"{type(error).__name__}: {error}")
+    for note in getattr(error, "__notes__", []):
+        told.add_note(note)
+    return told
 
 
 def _checked(batch: dict[str, Any] | Exception) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class ExtensibleTrainer:
         figures["tokens_per_second"] = self.averages.tokens_per_step() * steps / seconds
         figures["data_wait_share"] = waited / seconds
         if self.parts.train_loader.skipped:
-            figures["skipped_reads"] = self.parts.train_loader.skipped
+            figures["skipped_reads"] = sum(self.parts.train_loader.skipped.values())
         figures["memory_bytes"] = memory_bytes(self.device)
         self._logged_at, self._logged_step = now, self.step
         self.metrics.write(self.step, "train", figures)
@@ -272,7 +272,7 @@ class ExtensibleTrainer:
             "averages": self.averages.state_dict(),
             "best": self.best,
             "data": self._data(),
-            "skipped": self.parts.train_loader.skipped,
+            "skipped": dict(self.parts.train_loader.skipped),
         }
 
     def _resume(self) -> Path | None:

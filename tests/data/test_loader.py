@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 import torch
 
 from codes import registry
-from codes.data.loader import Loader, collate
+from codes.data.audio.reader import AudioReadError
+from codes.data.loader import Loader, _sendable, collate
 from codes.randomness import item_seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -328,3 +331,33 @@ def test_close_ends_the_workers(numbers: Any) -> None:
     assert len(multiprocessing.active_children()) >= 2
     loader.close()
     assert list(itertools.filterfalse(lambda child: not child.is_alive(), multiprocessing.active_children())) == []
+
+
+class UnpackableError(Exception):
+    """Cannot be rebuilt from its arguments."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+class LockedError(Exception):
+    """Cannot be packed at all."""
+
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(("error", "text"), [(UnpackableError("a", "b"), "UnpackableError: a and b"),
+                                             (LockedError(), "LockedError: locked")])  # fmt: skip
+def test_errors_that_cannot_be_sent_are_told(error: Exception, text: str) -> None:
+    error.add_note("in item 3")
+    told = _sendable(error)
+    assert str(told) == text
+    assert told.__notes__ == ["in item 3"]
+    pickle.loads(pickle.dumps(told))
+
+
+def test_errors_that_can_be_sent_stay_what_they_are() -> None:
+    error = AudioReadError("a.wav: is empty")
+    assert _sendable(error) is error

@@ -8,7 +8,8 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,9 @@ import numpy as np
 from codes.data.audio.channel_layout import ChannelChoice, ChannelLayout
 from codes.data.audio.demo_corpus import cache_root, demo_corpus
 from codes.data.audio.demo_surround import demo_surround
+from codes.data.audio.listing.file_progress import FileProgress
 from codes.data.audio.listing.folder import FoundFile, Scan, scan
-from codes.data.audio.listing.index import Index, write_index
+from codes.data.audio.listing.index import Index, remember_hashes, write_index
 from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment
@@ -28,6 +30,7 @@ from codes.registry import Output, Range
 
 logger = logging.getLogger(__name__)
 
+_WORKERS = 8  # files read at a time, by threads
 INDEX_VERSION = 1  # raise it when the reader says other things of the same file
 BitDepth = Literal[8, 12, 16, 20, 24, 32]
 
@@ -59,7 +62,8 @@ class AudioDataset(Dataset, abstract=True):
         split_seed: which files or folders those are.
         val_list: for split: list, a text file with a path or pattern a line: the files that validate.
         val_position: for split: interval, where the stretch lies: 0 at the start of each file, 0.5 in the middle.
-        val_seconds: validate on at most so much audio, the middle of every validation file; null: on all of it.
+        val_seconds: validate on at most so much audio, the middle of the validation files (of some, if many);
+            null: on all of it.
         cache: which files are decoded once into the cache of PCM: "needed" (lossy and resampled ones) or "all".
         cache_folder: where that cache is; null: in the user's cache.
         index: a file that remembers what was found, so that an unchanged folder is not read again; null: in the user's
@@ -87,7 +91,7 @@ class AudioDataset(Dataset, abstract=True):
         split_seed: int = 0,
         val_list: Path | None = None,
         val_position: float = 0.5,
-        val_seconds: float | None = None,
+        val_seconds: Annotated[float, Range(above=0)] | None = None,
         cache: Literal["needed", "all"] = "needed",
         cache_folder: Annotated[Path, Output()] | None = None,
         index: Annotated[Path, Output()] | None = None,
@@ -100,6 +104,7 @@ class AudioDataset(Dataset, abstract=True):
         )
         self._notes: list[str] = []
         self._reader = RecordingReader()
+        self._known: Path | None = None  # the index that is remembered
         found = self.find(path if isinstance(path, list) else [path], index)
         self._note_scan(found)
         files = self._one_phase(found.files)
@@ -113,8 +118,8 @@ class AudioDataset(Dataset, abstract=True):
         """The files; a dataset of a published layout overrides this."""
         roots = [_demo(str(path)) or path for path in paths]
         on_error = "collect" if self.on_error == "skip" else "fail"
-        known = index or _remembered(roots)
-        return scan(roots, known=known, on_error=on_error, progress=True, float_bits=self.float_bits)
+        self._known = index or _remembered(roots)
+        return scan(roots, known=self._known, on_error=on_error, progress=True, float_bits=self.float_bits)
 
     def sides(self, files: list[FoundFile]) -> Sides:
         """Training files and validation files; a dataset with a split of its own overrides this."""
@@ -127,7 +132,9 @@ class AudioDataset(Dataset, abstract=True):
             AudioReadError: the file cannot be read, or is not what it was when it was scanned.
         """
         pcm = self._reader.read(segment.recording, start_frame, num_frames)
-        return to_bits(self.layout.apply(pcm, segment.channel), segment.recording.bits, self.bits)
+        return to_bits(
+            self.layout.apply(pcm, segment.recording.bits, segment.channel), segment.recording.bits, self.bits
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Number and length of the files, and a hash of their relative paths, lengths, rates and depths."""
@@ -237,10 +244,11 @@ class AudioDataset(Dataset, abstract=True):
         self, files: list[FoundFile], sample_rate: int | None, cache: str, cache_folder: Path | None
     ) -> list[Recording]:
         """Each file as it will be read; those that need it are decoded into the cache first."""
-        needy = [file for file in files if cache == "all" or _needs_cache(file, sample_rate)]
+        hashes = self._hashes([file for file in files if cache == "all" or _needs_cache(file, sample_rate)])
+        needy = [file for file in files if isinstance(hashes.get(file.path), str)]
         requests = [
             PcmRequest(
-                path=file.path, content_hash=file.hashed(), info=file.info, stream=file.stream,
+                path=file.path, content_hash=str(hashes[file.path]), info=file.info, stream=file.stream,
                 sample_rate_hz=sample_rate, float_bits=self.float_bits,
             )
             for file in needy
@@ -248,9 +256,10 @@ class AudioDataset(Dataset, abstract=True):
         on_error = "collect" if self.on_error == "skip" else "fail"
         made = PcmCache(cache_folder).build(requests, progress=True, on_error=on_error) if requests else []
         cached = {(file.path, file.stream): result for file, result in zip(needy, made, strict=True)}
-        broken = {key: str(result) for key, result in cached.items() if isinstance(result, AudioReadError)}
+        results = {**{(file.path, file.stream): hashes[file.path] for file in files if file.path in hashes}, **cached}
+        broken = {key: str(result) for key, result in results.items() if isinstance(result, AudioReadError)}
         if self.on_error == "skip" and self.phase == "val":
-            broken |= self._broken([file for file in files if (file.path, file.stream) not in cached])
+            broken |= self._broken([file for file in files if (file.path, file.stream) not in results])
         self._count_errors(list(broken.values()))
         self._note_clipped([result for result in made if not isinstance(result, AudioReadError)])
         recordings = []
@@ -264,18 +273,42 @@ class AudioDataset(Dataset, abstract=True):
 
     def _broken(self, files: list[FoundFile]) -> dict[tuple[Path, int], str]:
         """Files that cannot be read to their end. Validation reads the same ones again and again: better known now."""
-        broken = {}
-        for file in files:
-            try:
-                with self._opened(file) as opened:
-                    for _ in opened.blocks():
-                        pass
-            except AudioReadError as error:
-                broken[file.path, file.stream] = str(error)
-        return broken
 
-    def _opened(self, file: FoundFile) -> AudioFile:
-        return AudioFile(file.path, stream=file.stream, float_bits=self.float_bits, known=file.info)
+        def decode(file: FoundFile) -> None:
+            with AudioFile(file.path, stream=file.stream, float_bits=self.float_bits, known=file.info) as opened:
+                for _ in opened.blocks():
+                    pass
+
+        results = self._for_all("checking", files, decode)
+        return {key: str(result) for key, result in results.items() if isinstance(result, AudioReadError)}
+
+    def _hashes(self, files: list[FoundFile]) -> dict[Path, str | AudioReadError]:
+        """The hash of each file's bytes, or why there is none; those made now are remembered with the index."""
+        made = self._for_all("hashing", [file for file in files if file.content_hash is None], FoundFile.hashed)
+        errors = [result for result in made.values() if isinstance(result, AudioReadError)]
+        if errors and self.on_error == "fail":
+            raise errors[0]
+        new = {path: result for (path, _), result in made.items() if isinstance(result, str)}
+        if new and self._known is not None:
+            remember_hashes(self._known, new)
+        known = {file.path: file.content_hash for file in files if file.content_hash is not None}
+        return {**known, **{path: result for (path, _), result in made.items()}}
+
+    def _for_all(self, verb: str, files: list[FoundFile], work: Callable[[FoundFile], Any]) -> dict[Any, Any]:
+        """What work gives for each file, by path and stream, or the error that a file met; several at a time."""
+
+        def attempt(file: FoundFile) -> Any:
+            try:
+                return work(file)
+            except AudioReadError as error:
+                return error
+
+        results = {}
+        with ThreadPoolExecutor(_WORKERS) as pool, FileProgress(verb, len(files), shown=True) as bar:
+            for file, result in zip(files, pool.map(attempt, files), strict=True):
+                results[file.path, file.stream] = result
+                bar.advance(1)
+        return results
 
     def _note_clipped(self, copies: list[Any]) -> None:
         clipped = sum(copy.num_clipped for copy in copies)

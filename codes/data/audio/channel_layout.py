@@ -115,11 +115,12 @@ class ChannelLayout:
         """One entry for each time that a file is taken: the channel it is taken for, or None for all at once."""
         return list(range(info.num_channels)) if self.choice == "each" else [None]
 
-    def apply(self, pcm: np.ndarray, channel: int | None = None) -> np.ndarray:
-        """(C, T) integers of a file to (num_channels, T), same dtype.
+    def apply(self, pcm: np.ndarray, bits: int, channel: int | None = None) -> np.ndarray:
+        """(C, T) integers of a file to (num_channels, T), same dtype and depth.
 
         Args:
             pcm: of a file that fits.
+            bits: its depth.
             channel: the one that is taken, for "each".
         """
         if channel is not None:
@@ -127,21 +128,32 @@ class ChannelLayout:
         if isinstance(self.choice, ChannelMix):
             if self.choice.select is not None:
                 return pcm[self.choice.select]
-            return mix(pcm, np.array(self.choice.aggregate))
+            return mix(pcm, np.array(self.choice.aggregate), bits)
         if self.choice == "mono" and len(pcm) > 1:
-            return mix(pcm, np.full((1, len(pcm)), 1.0 / len(pcm)))
+            return mean(pcm)
         if self.choice == "duplicate" and len(pcm) == 1 and self.num_channels:
             return np.repeat(pcm, self.num_channels, axis=0)
         return pcm
 
 
-def mix(pcm: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Integers (C, T) mixed by weights (K, C) to integers (K, T), same dtype, rounded to the nearest.
+def mean(pcm: np.ndarray) -> np.ndarray:
+    """The mean of all channels, (C, T) integers to (1, T), same dtype; rounded to the nearest, halves up."""
+    total = pcm.sum(axis=0, dtype=np.int64, keepdims=True)
+    return ((2 * total + len(pcm)) // (2 * len(pcm))).astype(pcm.dtype)
 
-    Exact in float64 for 32-bit samples; cannot leave the range where each row's absolute weights add up to 1 or less.
+
+def mix(pcm: np.ndarray, weights: np.ndarray, bits: int) -> np.ndarray:
+    """Integers (C, T) of ``bits`` bits mixed by weights (K, C) to integers (K, T), same dtype and depth.
+
+    Rounded to the nearest. Channels are added one after the other, never by a library's product of matrices, whose
+    order of adding depends on the length: a chunk is the slice of the whole. Where each row's absolute weights add up
+    to 1 or less, only -2^(bits-1) turned over leaves the range, by one, and is held at its end.
     """
-    limits = np.iinfo(pcm.dtype)
-    return np.clip(np.rint(weights @ pcm.astype(np.float64)), limits.min, limits.max).astype(pcm.dtype)
+    mixed = np.zeros((len(weights), pcm.shape[1]))
+    for channel, samples in enumerate(pcm.astype(np.float64)):
+        mixed += weights[:, channel : channel + 1] * samples
+    limit = 2.0 ** (bits - 1)
+    return np.clip(np.rint(mixed), -limit, limit - 1).astype(pcm.dtype)
 
 
 def stereo_downmix(num_channels: int) -> list[list[float]]:

@@ -80,15 +80,16 @@ class WindowDataset(AudioDataset, abstract=True):
             return self.finish(self.chunk(*self._place(index)), rng)
         if self.on_error == "fail":
             return self.finish(self.chunk(*self._place(int(rng.integers(self._ends[-1])))), rng)
-        errors: list[str] = []
+        errors: list[tuple[str, str]] = []
         while len(errors) <= _MOST_REDRAWS:
+            segment, start_frame = self._place(int(rng.integers(self._ends[-1])))
             try:
-                chunk = self.chunk(*self._place(int(rng.integers(self._ends[-1]))))
+                item = self.finish(self.chunk(segment, start_frame), rng)
             except AudioReadError as error:
-                errors.append(str(error))
+                errors.append((str(segment.recording.file.path), str(error)))
             else:
-                return {**self.finish(chunk, rng), SKIPPED: errors}
-        raise AudioReadError(f"{len(errors)} chunks in a row could not be read; the last: {errors[-1]}")
+                return {**item, SKIPPED: [*errors, *item.get(SKIPPED, [])]}
+        raise AudioReadError(f"{len(errors)} chunks in a row could not be read; the last: {errors[-1][1]}")
 
     def _place(self, choice: int) -> tuple[Segment, int]:
         """Segment and start of the chunk of that number among all that can be chosen."""
@@ -127,6 +128,8 @@ class WindowDataset(AudioDataset, abstract=True):
         """
         for segment, first, chunks in zip(self.segments, self._first_chunks, self._num_chunks, strict=True):
             frames = chunks * self.chunk_frames
+            if not frames:
+                continue
             kept = frames if most_frames is None else min(frames, most_frames)
             start = segment.start_frame + first * self.chunk_frames + (frames - kept) // 2
             pcm = self.read(segment, start, kept)
@@ -143,9 +146,14 @@ class WindowDataset(AudioDataset, abstract=True):
         self._num_chunks = chunks
         total = self.scored_seconds()
         if seconds is not None and total > seconds:
-            self._num_chunks = [max(1, int(n * seconds / total)) for n in chunks]
+            ends = [int(end * seconds / total) for end in itertools.accumulate(chunks, initial=0)]
+            self._num_chunks = [after - before for before, after in itertools.pairwise(ends)]
+            if not any(self._num_chunks):
+                self._num_chunks[int(np.argmax(chunks))] = 1
+            taken = sum(kept > 0 for kept in self._num_chunks)
+            which = "every file" if taken == len(chunks) else f"{taken} of {len(chunks)} files"
             self._notes.append(
-                f"validates on the middle of every file, {self.scored_seconds():.0f} of {total:.0f} seconds"
+                f"validates on the middle of {which}, {self.scored_seconds():.0f} of {total:.0f} seconds"
             )
         return [(n - kept) // 2 for n, kept in zip(chunks, self._num_chunks, strict=True)], self._num_chunks
 

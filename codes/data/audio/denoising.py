@@ -15,6 +15,7 @@ from codes.data.audio.channel_layout import ChannelChoice
 from codes.data.audio.chunk_dataset import ChunkDataset
 from codes.data.audio.mono_chunk import MonoChunkDataset
 from codes.data.audio.noise import NoiseColour, add_at_snr, coloured_noise
+from codes.data.dataset import SKIPPED
 
 
 class DenoisingDataset(ChunkDataset):
@@ -54,14 +55,18 @@ class DenoisingDataset(ChunkDataset):
             raise ValueError(f"snr_db must be one number or [lowest, highest], got {list(self._snr_db)}")
         self._colour: NoiseColour = noise
         super().__init__(channels=channels, **audio)
-        self._recorded = self._noise_recordings(noise_path) if noise_path is not None else None
+        self._recorded = (
+            self._noise_recordings(noise_path, audio.get("cache_folder")) if noise_path is not None else None
+        )
 
-    def _noise_recordings(self, path: Path) -> MonoChunkDataset:
+    def _noise_recordings(self, path: Path, cache_folder: Path | None) -> MonoChunkDataset:
         """Random stretches of the recordings, each as long as an item."""
         recordings = MonoChunkDataset(
             path=path, chunk_frames=self.context_frames + self.chunk_frames, bits=self.bits, val_fraction=0.0,
             sample_rate=self.recordings[0].sample_rate_hz, on_error=self.on_error, float_bits=self.float_bits,
+            max_errors=self.max_errors, cache_folder=cache_folder,
         )  # fmt: skip
+        self.num_errors += recordings.num_errors
         self._notes.append(f"noise: {recordings.report()[-1]}")
         return recordings
 
@@ -76,7 +81,9 @@ class DenoisingDataset(ChunkDataset):
         if self._recorded is None:
             noise = coloured_noise(rng, self._colour, item["wav"].shape)
         else:
-            noise = self._recorded.item(0, rng)["wav"].astype(np.float64)
+            recorded = self._recorded.item(0, rng)
+            noise = recorded["wav"].astype(np.float64)
+            item = {**item, **({SKIPPED: recorded[SKIPPED]} if SKIPPED in recorded else {})}
         return {**item, "noisy": add_at_snr(item["wav"], noise, snr_db, self.bits), "snr_db": snr_db}
 
 

@@ -47,12 +47,12 @@ class MultichannelToStereoDataset(ChunkDataset):
 
     def finish(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Adds the stereo mix."""
-        return {**item, "multichannel": item["wav"], "wav": mix(item["wav"], self._weights)}
+        return {**item, "multichannel": item["wav"], "wav": mix(item["wav"], self._weights, self.bits)}
 
     def scored_audio(self, most_frames: int | None = None) -> Iterator[tuple[str, np.ndarray, int, int]]:
         """The stereo mix of the whole chunks of each segment: what is predicted."""
         for path, pcm, bits, rate in super().scored_audio(most_frames):
-            yield path, mix(pcm, self._weights), bits, rate
+            yield path, mix(pcm, self._weights, self.bits), bits, rate
 
 
 def _checked(weights: list[list[float]]) -> list[list[float]]:

@@ -303,7 +303,7 @@ class _OpenEntries:
 
     def __init__(self) -> None:
         self._forget()
-        self._allowed = _files_allowed() // 4
+        self._allowed = files_allowed() // 4
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
@@ -336,7 +336,7 @@ class _OpenEntries:
             self._entries.pop(pcm.path, None)
 
 
-def _files_allowed() -> int:
+def files_allowed() -> int:
     """How many files this process may open."""
     try:
         import resource

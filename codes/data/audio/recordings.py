@@ -7,6 +7,7 @@ of the whole.
 """
 
 import collections
+import functools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from codes.data.audio.formats.plain_wav import PlainWav, new_scratch, open_plain_wav
 from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.pcm_cache import CachedPcm
+from codes.data.audio.pcm_entry import files_allowed
 from codes.data.audio.reader import AudioFile, AudioReadError
 
-_MOST_OPEN = 64  # files a process
+_MOST_OPEN = 64  # recordings a process, each of which takes up to three descriptors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,16 @@ class RecordingReader:
             return found
         self._close(recording)
         audio = AudioFile(file.path, stream=file.stream, float_bits=recording.float_bits, known=file.info)
+        if file.mtime_ns and (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+            audio.close()
+            raise AudioReadError(f"{file.path}: has changed since it was scanned: it was written again")
         try:
             found = _Opened(audio, open_plain_wav(audio), status.st_size, status.st_mtime_ns)
         except BaseException:
             audio.close()
             raise
         self._open[file.path, file.stream] = found
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > _most_open():
             self._open.popitem(last=False)[1].close()
         return found
 
@@ -145,3 +150,9 @@ class RecordingReader:
         found = self._open.pop((recording.file.path, recording.file.stream), None)
         if found is not None:
             found.close()
+
+
+@functools.cache
+def _most_open() -> int:
+    """How many recordings stay open: fewer where the system allows few open files, as other datasets need some too."""
+    return max(2, min(_MOST_OPEN, files_allowed() // 16))

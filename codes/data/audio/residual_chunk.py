@@ -149,7 +149,9 @@ class ResidualChunkDataset(AudioDataset):
         if key not in self._described:
             if len(self._described) >= _MOST_OPEN:
                 del self._described[next(iter(self._described))]
-            pcm = self.layout.apply(self._reader.read(segment.recording, start, length), segment.channel)
+            pcm = self.layout.apply(
+                self._reader.read(segment.recording, start, length), segment.recording.bits, segment.channel
+            )
             pcm = np.ascontiguousarray(pcm, np.int32)
             self._described[key] = pcm, self._feature_cache.describe(pcm, self.adaptive)
         return self._described[key]

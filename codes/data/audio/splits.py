@@ -1,7 +1,8 @@
 """Which audio is for training and which for validation: by file, by folder, by a list, or an interval of each file.
 
-Whichever it is, no frame is on both sides, and which side a file is on follows from its name alone: adding a file does
-not reshuffle the others.
+Whichever it is, no frame is on both sides. Files and folders are ranked by a hash of their names, and the first ranks
+validate, as many as the share of the duration asks for: a file more or less moves those at the border at most, and
+never reshuffles the others. For a side that cannot move at all there is the list.
 """
 
 import fnmatch

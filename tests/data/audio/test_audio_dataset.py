@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from codes.data.audio.chunk_dataset import ChunkDataset
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.mono_chunk import MonoChunkDataset
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.resample import num_resampled
@@ -75,14 +76,90 @@ def test_a_file_broken_in_the_middle_is_skipped_counted_and_stops_at_the_ceiling
     items = [data.item(0, rng(seed)) for seed in range(30)]
     skipped = [message for item in items for message in item[SKIPPED]]
     assert skipped
-    assert all("broken.flac" in message for message in skipped)
+    assert all(file == str(tmp_path / "broken.flac") and "broken.flac" in message for file, message in skipped)
     assert all(SKIPPED in item for item in items)
     again = data.item(0, rng(3))
     np.testing.assert_array_equal(again["wav"], items[3]["wav"])
-    loader = Loader(dataset(tmp_path, on_error="skip", max_errors=3), 4, seed=0, endless=True)
-    with pytest.raises(AudioReadError, match=r"max_errors is 3, and [4-8] reads have failed; the last: .*broken\.flac"):
+    loader = Loader(dataset(tmp_path, on_error="skip", max_errors=1), 4, seed=0, endless=True)
+    for _ in range(10):
+        assert SKIPPED not in loader.next()
+    assert loader.skipped.keys() == {str(tmp_path / "broken.flac")}
+    assert loader.skipped[str(tmp_path / "broken.flac")] > 1, "one file, however often it was drawn"
+    loader = Loader(dataset(tmp_path, on_error="skip", max_errors=0), 4, seed=0, endless=True)
+    with pytest.raises(AudioReadError, match=r"max_errors is 0, and 1 files cannot be read; the last: .*broken\.flac"):
         take_all(loader)
-    assert 4 <= loader.skipped <= 8
+
+
+def test_validation_goes_on_without_a_file_that_breaks_later(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write(tmp_path / "a.wav", 300)
+    write(tmp_path / "b.wav", 300)
+    data = dataset(tmp_path, phase="val", val_fraction=1.0, on_error="skip")
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:-400])
+    loader = Loader(data, 4, seed=0, endless=False)
+    with caplog.at_level(logging.WARNING):
+        first, second = loader.next(), loader.next()
+    assert [Path(path).name for path in (*first["path"], *second["path"])] == ["b.wav"] * 3
+    assert caplog.text.count("a.wav: truncated") == 1
+    failing = Loader(dataset(tmp_path / "b.wav", phase="val", val_fraction=1.0), 4, seed=0, endless=False)
+    write(tmp_path / "b.wav", 200)
+    with pytest.raises(AudioReadError, match=r"b\.wav: has changed"):
+        failing.next()
+
+
+def test_a_file_that_cannot_be_hashed_is_skipped_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "music" / name, 500)
+    hashed = FoundFile.hashed
+
+    def refuse(file: FoundFile) -> str:
+        if file.path.name == "a.wav":
+            raise AudioReadError(f"{file.path}: cannot be read: Permission denied")
+        return hashed(file)
+
+    monkeypatch.setattr(FoundFile, "hashed", refuse)
+    options = {"cache": "all", "cache_folder": tmp_path / "cache"}
+    with pytest.raises(AudioReadError, match=r"a\.wav: cannot be read: Permission denied"):
+        dataset(tmp_path / "music", **options)
+    data = dataset(tmp_path / "music", on_error="skip", **options)
+    assert [recording.file.relative for recording in data.recordings] == ["b.wav"]
+    assert data.num_errors == 1
+
+
+def test_hashes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "music" / "a.wav", 500)
+    options = {"cache": "all", "cache_folder": tmp_path / "cache", "index": tmp_path / "index.jsonl"}
+    dataset(tmp_path / "music", **options)
+    monkeypatch.setattr(FoundFile, "hashed", lambda file: pytest.fail(f"{file.path} is hashed again"))
+    dataset(tmp_path / "music", **options)
+
+
+def test_audio_that_was_replaced_is_not_taken_for_the_old(tmp_path: Path):
+    write(tmp_path / "a.wav", 500)
+    data = dataset(tmp_path)
+    data.item(0, rng())
+    write(tmp_path / "a.wav", 500, seed=1)
+    os.utime(tmp_path / "a.wav", ns=(1, 1))
+    with pytest.raises(AudioReadError, match=r"a\.wav: has changed since it was scanned: it was written again"):
+        data.item(0, rng())
+
+
+def test_val_seconds_takes_some_of_many_files(tmp_path: Path):
+    for number in range(40):
+        write(tmp_path / f"{number:02}.wav", 1000)
+    data = dataset(tmp_path, phase="val", val_fraction=1.0, val_seconds=1.0)
+    assert data.scored_seconds() == pytest.approx(1.0)
+    assert len(data) == 80
+    files = [data.item(index, rng())["path"] for index in range(80)]
+    assert len(set(files)) == 40
+    few = dataset(tmp_path, phase="val", val_fraction=1.0, val_seconds=0.1, chunk_frames=800)
+    assert few.scored_seconds() == pytest.approx(0.1)
+    assert len(few) == 1
+    assert len(list(few.scored_audio())) == 1
+    some = dataset(tmp_path, phase="val", val_fraction=1.0, val_seconds=1.0, chunk_frames=800)
+    assert [Path(some.item(index, rng())["path"]).name for index in range(len(some))] == [
+        "03.wav", "07.wav", "11.wav", "15.wav", "19.wav", "23.wav", "27.wav", "31.wav", "35.wav", "39.wav",
+    ]  # fmt: skip
+    assert any("validates on the middle of 10 of 40 files, 1 of 4 seconds" in line for line in some.report())
 
 
 def test_validation_leaves_broken_files_out_from_the_start(tmp_path: Path):

@@ -15,6 +15,7 @@ from codes.data.audio.noise import add_at_snr, coloured_noise
 from codes.data.audio.past_future import PastFutureDataset
 from codes.data.audio.prev_next import PrevNextDataset
 from codes.data.audio.restoration import RestorationDataset, coarsen
+from codes.data.dataset import SKIPPED
 
 RATE_HZ = 16_000
 TASKS = ("mono_chunk", "past_future", "prev_next", "denoising", "restoration", "multichannel_to_stereo")
@@ -133,6 +134,20 @@ def test_noise_of_recordings(tmp_path: Path):
     plain = DenoisingDataset(path=tmp_path / "music", **options)
     assert data.fingerprint() != plain.fingerprint()
     assert any(line.startswith("noise: taken: 1 file") for line in data.report())
+
+
+def test_broken_noise_recordings_are_counted(tmp_path: Path):
+    for folder, seed in (("noise", 0), ("music", 1)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.wav", seed=seed)
+        write(tmp_path / folder / "b.flac", seed=seed)
+    content = (tmp_path / "noise" / "b.flac").read_bytes()
+    half, quarter = len(content) // 2, len(content) // 4
+    (tmp_path / "noise" / "b.flac").write_bytes(content[:half] + bytes(quarter) + content[half + quarter :])
+    options = {"path": tmp_path / "music", "noise_path": tmp_path / "noise", "val_fraction": 0.0, "chunk_frames": 8000}
+    data = DenoisingDataset(**options, on_error="skip", max_errors=0)
+    skipped = [file for seed in range(20) for file, _ in data.item(0, rng(seed))[SKIPPED]]
+    assert set(skipped) == {str(tmp_path / "noise" / "b.flac")}
 
 
 def test_loud_noise_is_held_at_full_scale_and_silence_stays():

@@ -6,7 +6,7 @@ of change differ are opened again. ``python scripts/index_audio.py`` is its comm
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +126,34 @@ def read_index(path: Path) -> Index:
         except ValueError as error:
             raise ManifestError(f"{record.where}: is not of an index: {error}") from error
     return Index(entries=entries)
+
+
+def remember_hashes(known: Path, hashes: Mapping[Path, str]) -> None:
+    """Write hashes that were made later into a remembered index, for files that it has and that have not changed.
+
+    Args:
+        known: the file of JSON lines; where it is not there, or is no index, nothing is done.
+        hashes: SHA-256 of the bytes of each file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        index = read_index(known)
+    except (ManifestError, FileNotFoundError):
+        return
+    for number, entry in enumerate(index.entries):
+        if entry.path in hashes and entry.content_hash is None and _is_unchanged(entry):
+            index.entries[number] = replace(entry, content_hash=hashes[entry.path])
+    write_index(known, index)
+
+
+def _is_unchanged(entry: IndexEntry) -> bool:
+    try:
+        status = entry.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns)
 
 
 def hash_file(path: Path) -> str:
