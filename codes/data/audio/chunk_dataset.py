@@ -146,7 +146,7 @@ class WindowDataset(AudioDataset, abstract=True):
         self._num_chunks = chunks
         total = self.scored_seconds()
         if seconds is not None and total > seconds:
-            ends = [int(end * seconds / total) for end in itertools.accumulate(chunks, initial=0)]
+            ends = [int(end * seconds / total + 1e-9) for end in itertools.accumulate(chunks, initial=0)]
             self._num_chunks = [after - before for before, after in itertools.pairwise(ends)]
             if not any(self._num_chunks):
                 self._num_chunks[int(np.argmax(chunks))] = 1
