@@ -11,6 +11,10 @@ coded each by itself, as in "Language Modeling Is Compression" (ICLR 2024). Ever
     rate           coded size over raw size in percent: with headers, without them, and with the model counted once
     of REFERENCE   size in percent of that coder's: of all files together, and the mean over files
 
+"wsl" is our file format: each block by linear prediction or by the model that ships, whichever is smaller; "wsl linear"
+is without the model. A run of residuals is measured likewise, a language model of tokens by itself: "NAME alone".
+--names takes only files that a list names: a model's figures are worth something on what it was not trained on.
+
 --bits drops low bits by a shift; files of fewer bits are left out and named. --mask-bits K codes the K highest bits of
 every sample and counts the others as they are, uncoded (a rate that scales the coded part up instead, as the paper's
 does, takes the lost bits to be as predictable as the others).
@@ -106,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _check(options)
-        files = scan(options.paths, progress=sys.stderr.isatty()).files
+        files = _named(scan(options.paths, progress=sys.stderr.isatty()).files, options.names)
         compared = _coders(options)
         out = CsvFile(options.csv)
         for part in (
@@ -131,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--run", type=Path, action="append", default=[], metavar="RUN", help="a run's folder, or a model file of tokens"
     )
+    add("--names", type=Path, metavar="FILE", help="take only files whose names stand in FILE, one a line")
     add("--reference", metavar="CODER", help="what sizes are compared with (default: flac-program, or flac)")
     add("--bits", type=int, metavar="BITS", help="depth of the samples (default: each file's own; with --chunks: 8)")
     add("--mask-bits", type=int, metavar="K", help="code only the K highest bits, count the others as they are")
@@ -155,6 +160,21 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--bits is {options.bits}: it must be 1 to 32")
     if options.mask_bits is not None and not (options.bits and 1 <= options.mask_bits < options.bits):
         raise ValueError(f"--mask-bits is {options.mask_bits}: it must be 1 to --bits - 1, and --bits be given")
+
+
+def _named(files: Sequence[FoundFile], names: Path | None) -> list[FoundFile]:
+    """The files whose names a list has; lines that begin with # are no names."""
+    if names is None:
+        return list(files)
+    lines = [line.strip() for line in names.read_text(encoding="utf-8").splitlines()]
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    found = [file for file in files if file.path.name in wanted]
+    missing = sorted(wanted - {file.path.name for file in found})
+    if missing:
+        print(f"not there: {', '.join(missing)}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"none of {len(files)} files is named in {names}")
+    return found
 
 
 def _coders(options: argparse.Namespace) -> list[Coder]:

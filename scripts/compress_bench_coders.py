@@ -90,61 +90,74 @@ class WslCoder(Coder):
         return CodedSize(report.num_bytes, report.num_bytes - sum(report.packet_bytes))
 
 
-class TokenCoder(WslCoder):
-    """Our file format with a token language model. Short excerpts of one shape go through the network side by side."""
+class TokenCoder(Coder):
+    """A token language model by itself, in our file format: without the linear prediction that a file takes for blocks
+    where it is smaller, which would hide what the model does. Short excerpts go through the network side by side.
+    """
 
     BATCH = 64
     SHORT_FRAMES = 8192  # TokenCodec cuts longer ones into lanes by itself
 
     def __init__(self, name: str, codec: TokenCodec, block_seconds: float, model_bytes: int, verify: bool) -> None:
-        super().__init__(name, [codec], block_seconds, model_bytes, verify)
-        self.codec = codec
+        super().__init__(f"{name} alone", self._code, model_bytes)
+        self.codec, self.block_seconds, self.verify = codec, block_seconds, verify
 
-    def _code(self, excerpt: Excerpt) -> CodedSize:
+    def _code(self, excerpt: Excerpt, stream: bytes | None = None) -> CodedSize:
+        """The size of a file of that stream, or of the one that the codec makes."""
         self._require_depth(excerpt)
-        return super()._code(excerpt)
+        alone = _Alone(self.codec, stream)
+        size = WslCoder(self.name, [alone], self.block_seconds, verify=self.verify and stream is None).code(excerpt)
+        return CodedSize(size.total_bytes + sum(map(len, alone.streams)), size.header_bytes)
 
     def _require_depth(self, excerpt: Excerpt) -> None:
         if excerpt.bits != self.codec.layout.bits:
             raise NotCodedError(f"the model codes {self.codec.layout.bits} bits, not {excerpt.bits}")
 
     def code_each(self, excerpts: Sequence[Excerpt]) -> Iterator[CodedSize]:
-        """Sizes of excerpts; the packets of short ones are made of streams that were computed side by side."""
+        """Sizes of excerpts; short ones of one shape are computed side by side."""
         sizes: dict[int, CodedSize] = {}
         alike: dict[tuple[int, ...], list[int]] = {}
         for number, excerpt in enumerate(excerpts):
             self._require_depth(excerpt)
-            if excerpt.pcm.shape[1] > self.SHORT_FRAMES or excerpt.pcm.shape[0] > 2:
-                sizes[number] = self.code(excerpt)
+            if self.verify or excerpt.pcm.shape[1] > self.SHORT_FRAMES or excerpt.pcm.shape[0] > 2:
+                sizes[number] = self._code(excerpt)
             else:
                 alike.setdefault(excerpt.pcm.shape, []).append(number)
         for numbers in alike.values():
             for first in range(0, len(numbers), self.BATCH):
                 batch = numbers[first : first + self.BATCH]
                 streams = self.codec.encode_each([excerpts[number].pcm for number in batch], self.codec.layout.bits)
-                sizes |= {n: self._packed(excerpts[n], stream) for n, stream in zip(batch, streams, strict=True)}
+                sizes |= {n: self._code(excerpts[n], stream) for n, stream in zip(batch, streams, strict=True)}
         return (sizes[number] for number in range(len(excerpts)))
 
-    def _packed(self, excerpt: Excerpt, stream: bytes) -> CodedSize:
-        """The size of the file that holds that stream, or linear prediction or raw samples where they are smaller."""
-        return WslCoder(self.name, [_Known(self.codec, stream)], self.block_seconds)._code(excerpt)
 
+class _Alone:
+    """A codec that a file always takes, because its blocks are empty there; the real ones are kept in ``streams``.
 
-class _Known:
-    """A codec whose only block is known already: for sizes."""
+    Args:
+        codec: makes them.
+        stream: the only one, where it is known already.
+    """
 
-    def __init__(self, codec: TokenCodec, stream: bytes) -> None:
+    def __init__(self, codec: TokenCodec, stream: bytes | None) -> None:
         self.name, self.profile = codec.name, codec.profile
         self.model_hash, self.fingerprint = codec.model_hash, codec.fingerprint
-        self._stream, self._bits = stream, codec.layout.bits
+        self.streams: list[bytes] = []
+        self._codec, self._known = codec, stream
 
     def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
-        if bits != self._bits:
-            raise ValueError(f"the model codes samples of {self._bits} bits, not of {bits}")
-        return self._stream
+        """Make the stream of a block; low bits that the file format has taken away, all zero, come back."""
+        depth = self._codec.layout.bits
+        known = self._known
+        stream = self._codec.encode(pcm << (depth - bits), depth, sample_rate_hz) if known is None else known
+        self.streams.append(stream)
+        return b""
 
     def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:
-        raise ValueError("a stream that was computed beside others is for measuring only")
+        """Decode the last stream."""
+        depth = self._codec.layout.bits
+        back = self._codec.decode(self.streams[-1], num_channels, num_frames, depth, sample_rate_hz)
+        return back >> (depth - bits)
 
 
 class MuLawCoder(Coder):
@@ -168,14 +181,14 @@ def run_coder(run: Path, block_seconds: float, verify: bool = False) -> Coder:
         ValueError: it is neither.
     """
     data = run.read_bytes() if run.is_file() else run_model(run)
-    name = f"wsl {run.stem if run.is_file() else run.name}"
+    name = run.stem if run.is_file() else run.name
     mu_law = _mu_law(data)
     if mu_law is not None:
         return MuLawCoder(name, token_codec(data, lossy=True), mu_law, len(data))
     codec = model_codec(data, str(run))
     if isinstance(codec, TokenCodec):
         return TokenCoder(name, codec, block_seconds, len(data), verify)
-    return WslCoder(name, [codec], block_seconds, len(data), verify)
+    return WslCoder(f"wsl {name}", [codec], block_seconds, len(data), verify)
 
 
 def _mu_law(data: bytes) -> dict[str, Any] | None:

@@ -121,16 +121,17 @@ def test_chunks_are_stretches_of_the_files_at_the_depth_asked_for(bench: Any, fo
 
 def test_chunks_by_a_model(bench: Any, folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Each chunk is what the model's codec makes of it by itself, in a file of its own."""
-    from compress_bench_coders import chunks, run_coder
+    from compress_bench_coders import TokenCoder, chunks, run_coder
 
     from codes.data.audio.listing.folder import scan
 
     out = tmp_path / "chunks.csv"
     arguments = [str(folder), "--chunks", "6", "--chunk-size", "64", "--bits", "8", "--coders", "flac", "gzip"]
     assert bench.main([*arguments, "--run", str(model), "--csv", str(out)]) == 0
-    rows = [row for row in rows_of(out) if row["coder"] == "wsl tokens"]
+    rows = [row for row in rows_of(out) if row["coder"] == "tokens alone"]
     assert len(rows) == 6
-    coder = run_coder(model, 20.0)
+    coder = run_coder(model, 20.0, verify=True)
+    assert isinstance(coder, TokenCoder)
     for row, chunk in zip(rows, chunks(scan([folder]).files, 6, 64, 8, seed=0), strict=True):
         assert row["name"] == chunk.name
         alone = coder.code(chunk)
@@ -138,15 +139,41 @@ def test_chunks_by_a_model(bench: Any, folder: Path, model: Path, tmp_path: Path
         assert int(row["header_bytes"]) == alone.header_bytes
     table = capsys.readouterr().out
     assert table.startswith("6 chunks of 64 bytes at 8 bits; flac is the reference\n")
-    line = next(line for line in table.splitlines() if line.startswith("wsl tokens")).split()
+    line = next(line for line in table.splitlines() if line.startswith("tokens alone")).split()
     rate, without_header, with_model = (float(value) for value in line[5:8])
     assert without_header < rate < with_model
     assert with_model - rate == pytest.approx(100 * int(rows[0]["model_bytes"]) / (6 * 64), rel=1e-3)
 
 
+def test_a_model_alone_codes_its_blocks_whatever_they_cost(bench: Any, model: Path):
+    """Silence too, which linear prediction would have for nothing, and low bits that are all zero."""
+    from compress_bench_coders import Excerpt, run_coder
+
+    coder = run_coder(model, 20.0, verify=True)
+    silence, even = np.zeros((2, 300), np.int32), np.arange(-128, 128, 2).repeat(4).reshape(2, -1)
+    for pcm in (silence, even):
+        size = coder.code(Excerpt(name="x", pcm=pcm, bits=8, sample_rate_hz=8000))
+        stream = coder.codec.encode(pcm, 8, 8000)
+        assert len(stream) < size.total_bytes < len(stream) + 140
+        assert size.header_bytes < size.total_bytes - len(stream)
+    assert size.total_bytes > 0.9 * even.size, "hardly trained"
+
+
+def test_only_files_that_a_list_names(bench: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "names.txt").write_text("# held out\nb.flac\n\nc.wav\ngone.wav\n")
+    out = tmp_path / "sizes.csv"
+    arguments = [str(folder), "--names", str(tmp_path / "names.txt"), "--coders", "flac", "--csv", str(out)]
+    assert bench.main(arguments) == 0
+    assert {row["name"] for row in rows_of(out)} == {"b.flac", "deep/c.wav"}
+    assert "not there: gone.wav" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("gone.wav")
+    assert bench.main(arguments) == 2
+    assert "none of 3 files is named in" in capsys.readouterr().err
+
+
 def test_a_model_of_other_bits_codes_nothing(bench: Any, folder: Path, model: Path, capsys: pytest.CaptureFixture[str]):
     assert bench.main([str(folder / "a.wav"), "--coders", "flac", "--run", str(model)]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("wsl tokens"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("tokens alone"))
     assert line.split()[2:] == ["0"]
 
 
