@@ -51,12 +51,12 @@ def test_the_builtin_classes_are_all_found() -> None:
 
 
 def test_a_plugin_registers_its_classes_once(tmp_path: Path) -> None:
-    path = plugin(tmp_path, "class TwiceInjector(Injector):\n    def forward(self, wav): return wav\n")
+    path = plugin(tmp_path, "class LoadedTwiceInjector(Injector):\n    def forward(self, wav): return wav\n")
     registry.load_plugin(path)
-    first = registry.find("injector", "twice")
+    first = registry.find("injector", "loaded_twice")
     registry.load_plugin(path)
     assert first is not None
-    assert registry.find("injector", "twice") is first
+    assert registry.find("injector", "loaded_twice") is first
     assert registry.plugin_files() == [path.resolve()]
 
 

@@ -101,6 +101,16 @@ def test_the_best_checkpoint_is_taken(runs: Path) -> None:
     assert Continuation(runs / "lofi_conv_lstm").frames_per_value == 441
 
 
+def test_a_run_with_lora_can_be_heard(runs: Path, sample: Callable[..., list[np.ndarray]]) -> None:
+    overrides = [
+        f"datasets.train.path={runs / 'music'}", f"path.root={runs}", "train.niter=1", "datasets.train.batch_size=2",
+        "use_tb_logger=false", "samples=null", "eval.baselines=false", "eval.max_batches=1", "name=with_lora",
+        "networks.lm.lora={r: 2, targets: [qkv]}",
+    ]  # fmt: skip
+    ExtensibleTrainer(load_experiment(EXPERIMENTS / "tiny_cpu.yml", overrides)).train()
+    assert len(sample("with_lora", "--seconds", "0.01", "--num", "2", "--prompt-seconds", "0.05")) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [

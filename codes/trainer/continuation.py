@@ -18,6 +18,7 @@ from codes.experiment import load_experiment
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.injector import Injector
+from codes.trainer.lora import add_lora
 from codes.trainer.precision import choose_device
 
 AUDIO_KEYS = ("wav", "prev", "past")  # of datasets: what a network of continuation begins with
@@ -58,6 +59,9 @@ class Continuation:
             name: entry.built_from.build() for name, entry in self.experiment.networks.items()
         }
         for name, module in self.networks.items():
+            lora = self.experiment.networks[name].flags.lora
+            if lora is not None:
+                add_lora(module, name, lora)
             self._load(name, module)
         self.name = self._choose(network)
         self.network: Any = self.networks[self.name]
