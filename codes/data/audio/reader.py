@@ -35,8 +35,9 @@ class AudioFile:
 
     Attributes:
         info: what it holds; ``num_frames`` is exact. Opening a lossy file or one of unknown length decodes it all.
-        seeks_exactly: False for lossy formats, and for lossless ones in Ogg and Matroska: a read behind the last one
-            decodes from the file's start. That is exact but slow; reads in order cost no more than decoding once.
+        seeks_exactly: ``info.seeks``. False for most lossy formats, and for lossless ones in Ogg and Matroska: a read
+            behind the last one decodes from the file's start. That is exact but slow; reads in order cost no more than
+            decoding once.
 
     Args:
         path: the file.
@@ -47,6 +48,7 @@ class AudioFile:
 
     Raises:
         AudioReadError: missing, not permitted, empty, not audio, of floating point samples, broken or truncated.
+        OSError: too many files are open.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class AudioFile:
         if known is not None and self.info != known:
             self.close()
             raise AudioReadError(f"{self.path}: has changed: was {facts(known)}, is {facts(self.info)}")
-        self.seeks_exactly: bool = self._decoder.seeks_exactly
+        self.seeks_exactly: bool = self.info.seeks
 
     def __enter__(self) -> "AudioFile":
         return self

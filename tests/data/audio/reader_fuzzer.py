@@ -35,7 +35,8 @@ def seed_files() -> dict[str, bytes]:
         files[name] = _sndfile(smooth, name.split(".")[1].upper(), subtype)
     files["ext.wav"] = _sndfile(smooth, "WAVEX", "PCM_24")
     files["a.w64"] = _sndfile(smooth, "W64", "PCM_16")
-    files["a.aiff"] = _sndfile(smooth, "AIFF", "PCM_16")
+    for kind in ("AIFF", "RF64", "CAF", "AU"):
+        files[f"a.{kind.lower()}"] = _sndfile(smooth, kind, "PCM_16")
     for name, codec, container in (
         ("a.mp3", "libmp3lame", "mp3"),
         ("a.m4a", "aac", "mp4"),

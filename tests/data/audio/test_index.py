@@ -17,7 +17,7 @@ import soundfile
 from codes.data.audio.listing import file_progress, index
 from codes.data.audio.listing.file_progress import FileProgress
 from codes.data.audio.listing.index import Index, build_index, hash_file, read_index, write_index
-from codes.data.audio.listing.index_entry import to_record
+from codes.data.audio.listing.index_entry import from_record, to_record
 from codes.data.audio.listing.manifest_record import ManifestError
 from codes.data.audio.listing.probe_process import ProbeProcesses
 from codes.data.audio.listing.walk import Candidate
@@ -165,12 +165,23 @@ def test_every_key_of_a_line_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "index.jsonl"
     texts, numbers = ["", None, 1, True, []], ["", None, -1.5, True, []]
     wrongs = {key: texts if isinstance(value, str) else numbers for key, value in good.items()}
-    wrongs |= {"lossy": ["", None, 1], "content_hash": ["", 1, True, []]}
+    wrongs |= {"lossy": ["", None, 1], "seeks": ["", None, 1], "content_hash": ["", 1, True, []]}
     for key, values in wrongs.items():
         for wrong in values:
             path.write_text(json.dumps({**good, key: wrong}) + "\n")
             with pytest.raises(ManifestError, match=f"line 1: is not of an index: {key} is "):
                 read_index(path)
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+def test_a_line_that_does_not_tell_how_the_file_is_sought(tmp_path: Path, lossy: bool) -> None:
+    write(tmp_path / "x.wav")
+    (entry,) = build_index([tmp_path]).entries
+    record = {**to_record(entry), "lossy": lossy}
+    assert record["seeks"] is True
+    assert not from_record({**record, "seeks": False}).info.seeks
+    del record["seeks"]
+    assert from_record(record).info.seeks is not lossy
 
 
 def test_names_that_are_no_utf8_come_back(tmp_path: Path) -> None:

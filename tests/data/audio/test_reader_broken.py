@@ -160,7 +160,16 @@ def test_aiff_that_goes_on_after_its_length(tmp_path: Path):
 def test_rf64_and_au_that_go_on_after_their_length(tmp_path: Path, file_format: str):
     soundfile.write(tmp_path / "a", noise(16).astype(np.int16).T, 44_100, format=file_format, subtype="PCM_16")
     content = (tmp_path / "a").read_bytes()
-    message = f"a: its header promises {len(content)} bytes, and it has {2 * len(content)}: the length is wrong"
+    size = len(content)
+    message = f"a: its header promises {size} bytes, and it has {{}}: the length is wrong"
+    tail = b"note\6\0\0\0a word" if file_format == "RF64" else content
+    refused(tmp_path / "a", content + tail, message.format(size + len(tail)))
+
+
+def test_two_rf64_in_a_row(tmp_path: Path):
+    soundfile.write(tmp_path / "a", noise(16).astype(np.int16).T, 44_100, format="RF64", subtype="PCM_16")
+    content = (tmp_path / "a").read_bytes()
+    message = f"promises 12000 bytes of samples, and after them come {len(content)} bytes that are no chunks"
     refused(tmp_path / "a", content * 2, message)
 
 

@@ -29,11 +29,14 @@ def test_the_files_are_sound_before_they_are_mutated(tmp_path: Path, name: str):
     assert outcome(tmp_path / name, np.random.default_rng(0)) == "read"
 
 
-def test_every_shortening_of_a_flac_and_a_wav_is_refused(tmp_path: Path):
-    for name in ("verbatim.flac", "verbatim12.flac", "a.wav", "a.aiff"):
-        for length in range(1, len(FILES[name]), 97):
-            (tmp_path / name).write_bytes(FILES[name][:length])
-            assert outcome(tmp_path / name, np.random.default_rng(0)) == "refused", (name, length)
+@pytest.mark.parametrize(
+    "name", ["verbatim.flac", "verbatim12.flac", "a.wav", "a.aiff", "a.rf64", "a.caf", "a.w64", "a.au"]
+)
+def test_every_shortening_is_refused(tmp_path: Path, name: str):
+    size = len(FILES[name])
+    for length in sorted({*range(1, size, 97), *range(1, 150), *range(size - 150, size)}):
+        (tmp_path / name).write_bytes(FILES[name][:length])
+        assert outcome(tmp_path / name, np.random.default_rng(0)) == "refused", length
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits there")

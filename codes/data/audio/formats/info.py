@@ -1,8 +1,9 @@
 """What the parts of the reader share: the error, what a file holds, and opening a file with its troubles named."""
 
+import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 # A FLAC frame of 65535 equal samples takes about 14 bytes; no format here packs tighter.
 MOST_FRAMES_PER_BYTE = 65_536
 _HEAD_BYTES = 4096
+_TOO_MANY = {errno.EMFILE: "this program", errno.ENFILE: "this machine"}
 
 
 class AudioReadError(OSError):
@@ -26,7 +28,9 @@ class AudioReadError(OSError):
 class AudioInfo:
     """What an audio file holds. ``bits`` is the depth of the integers that `read` gives; ``format`` is for people.
 
-    ``lossy`` formats (MP3, AAC, Opus, ...) have no depth of their own and always give 16 bits.
+    ``lossy`` formats (MP3, AAC, Opus, ...) have no depth of their own and always give 16 bits. Where ``seeks`` is
+    False, a read at an offset decodes from the file's start: most lossy formats, and lossless ones in Ogg, Matroska,
+    APE or TAK.
     """
 
     num_frames: int
@@ -35,6 +39,7 @@ class AudioInfo:
     num_channels: int
     format: str
     lossy: bool = False
+    seeks: bool = field(default=True, compare=False)  # how it is read, and no part of what it holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,6 @@ class Decoder(Protocol):
     """One open file in one library: ``fill`` writes the frames from ``start_frame`` on into an integer array (C, n)."""
 
     info: AudioInfo
-    seeks_exactly: bool
 
     def fill(self, start_frame: int, pcm: np.ndarray) -> None: ...
 
@@ -75,6 +79,7 @@ def open_file(path: Path) -> RawFile:
 
     Raises:
         AudioReadError: missing, not permitted, a folder or another thing that is no file, or empty.
+        OSError: too many files are open, which is no fault of this one.
     """
     try:
         status = path.stat()
@@ -88,8 +93,7 @@ def open_file(path: Path) -> RawFile:
     except ValueError as error:  # a NUL in the name
         raise AudioReadError(f"{path!r}: cannot be opened: {error}") from error
     except OSError as error:
-        broken = " (a link to nothing)" if os.path.islink(path) and not os.path.exists(path) else ""
-        raise AudioReadError(f"{path}: cannot be opened: {error.strerror}{broken}") from error
+        raise opening_error(path, error) from error
     try:
         head = file.read(_HEAD_BYTES)
         file.seek(0)
@@ -100,6 +104,15 @@ def open_file(path: Path) -> RawFile:
         file.close()
         raise AudioReadError(f"{path}: is empty (0 bytes)")
     return RawFile(path=path, file=file, size_bytes=status.st_size, head=head)
+
+
+def opening_error(path: Path, error: OSError) -> OSError:
+    """An `AudioReadError` that says why a file cannot be opened; a plain OSError where that is no fault of the file."""
+    if error.errno in _TOO_MANY:
+        message = f"{path}: cannot be opened: {_TOO_MANY[error.errno]} has too many files open; the file may be sound"
+        return OSError(error.errno, f"{message}: close some, or raise the limit (ulimit -n)")
+    broken = " (a link to nothing)" if os.path.islink(path) and not os.path.exists(path) else ""
+    return AudioReadError(f"{path}: cannot be opened: {error.strerror}{broken}")
 
 
 def check_stream(path: Path, stream: int, num_streams: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codes.data.audio.formats.info import opening_error
 from codes.data.audio.reader import AudioFile, AudioReadError
 
 _FORMATS = ("WAV PCM_16", "WAVEX PCM_16")
@@ -74,6 +75,7 @@ def open_plain_wav(audio: AudioFile) -> PlainWav | None:
 
     Raises:
         AudioReadError: the file cannot be opened or read.
+        OSError: too many files are open.
     """
     if audio.info.format not in _FORMATS or audio.info.bits != 16 or audio.info.num_channels > _BLOCK_SAMPLES:
         return None
@@ -93,7 +95,7 @@ def open_plain_wav(audio: AudioFile) -> PlainWav | None:
     except AudioReadError:
         raise
     except OSError as error:
-        raise AudioReadError(f"{audio.path}: cannot be opened: {error.strerror}") from error
+        raise opening_error(audio.path, error) from error
     finally:
         if file is not None:
             file.close()

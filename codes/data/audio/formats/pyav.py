@@ -132,7 +132,8 @@ class PyAvDecoder:
         name = f"{self._demuxer.upper()} {context.codec.canonical_name.upper()}"
         self._first_step()
         frame = self._current
-        self.seeks_exactly = not self._lossy and self._demuxer in _SEEKABLE
+        unit = self._stream.time_base * frame.sample_rate  # frames a tick
+        seeks = not self._lossy and self._demuxer in _SEEKABLE and 1 in (unit.numerator, unit.denominator)
         if self._lossy:
             self._bits = 16
         elif frame.format.name in _FLOATING:
@@ -146,6 +147,7 @@ class PyAvDecoder:
             num_channels=frame.layout.nb_channels,
             format=name,
             lossy=self._lossy,
+            seeks=seeks,
         )
 
     def _first_step(self) -> None:
@@ -285,24 +287,22 @@ class PyAvDecoder:
         is_near = 0 <= start_frame - self._first < _SEEK_WORTH_SECONDS * self.info.sample_rate_hz
         if is_near and (self._current is not None or start_frame == self._first):
             return
-        if self.seeks_exactly and self._seek(start_frame):
-            return
-        if start_frame < self._first or self._current is None:
+        if self.info.seeks:
+            self._seek(start_frame)
+        elif start_frame < self._first or self._current is None:
             self._rewind()
 
-    def _seek(self, start_frame: int) -> bool:
-        """Go to an FFmpeg frame at or before ``start_frame``, if the time stamps name frames exactly."""
+    def _seek(self, start_frame: int) -> None:
+        """Go to an FFmpeg frame at or before ``start_frame``; to the start where the time stamp names no frame."""
         import av
 
         unit = self._stream.time_base * self._sample_rate_hz  # frames a tick
-        if 1 not in (unit.numerator, unit.denominator):
-            return False
         origin = self._stream.start_time or 0
         try:
             self._container.seek(origin + int(start_frame / unit), stream=self._stream, backward=True)
         except (av.FFmpegError, OSError):
             self._rewind()
-            return True
+            return
         self._frames = self._decoded()
         self._first = self._num_current = 0
         self._is_placed = False
@@ -314,9 +314,8 @@ class PyAvDecoder:
         place = None if self._current is None or self._current.pts is None else (self._current.pts - origin) * unit
         if place is None or place.denominator != 1 or not 0 <= place <= start_frame:
             self._rewind()
-            return True
+            return
         self._first = int(place)
-        return True
 
     def _rewind(self) -> None:
         """Start anew: opened again, as no seek resets every decoder and demuxer to what it was."""

@@ -7,6 +7,7 @@ of 8) and an AIFF of 12 or 20 bits are left-justified in whole bytes by the defi
 zeros; the log tells the true depth, and `drop_padding` checks the zeros of what is read.
 """
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -34,13 +35,13 @@ _FLOATING = ("FLOAT", "DOUBLE")
 _LOSSY = {"ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"}  # those whose blocks stand alone, so that seeking is exact
 _UNKNOWN_FRAMES = 2**63 - 1
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs that stream write for "until the end"
-# How libsndfile's log says that a file is shorter than its header: WAV, CAF, AIFF and AU; then RF64; then W64.
+# How libsndfile's log says that a file is shorter than its header: WAV, CAF, AIFF and AU; then W64.
 _LENGTH_NOTES = (
     (r"^\s*(?:data|SSND|Data Size)\s*: (?P<promised>\d+) \(should be (?P<present>\d+)\)", "bytes of samples"),
-    (r"Calculated frame count (?P<present>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)", "frames"),
     (r"^riff : (?P<promised>\d+) \(should be (?P<present>\d+)\)", "bytes"),
 )
 _TWO_LENGTHS = r"from 'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from .*? chunk \((\d+)\)"
+_FRAMES_OF_RF64 = r"^ds64 .*?^  Frames\s*: (-?\d+)"
 # And how it says that samples have fewer bits than their container: WAVE_FORMAT_EXTENSIBLE; then plain WAV and AIFF.
 _VALID_BITS_NOTE = r"^\s*Valid Bits\s*: (\d+)"
 _DEPTH_NOTE = r"^\s*(?:Bit Width|Sample Size)\s*: (\d+)"
@@ -60,8 +61,6 @@ class SndfileDecoder:
         NotForSndfileError: another library must try.
         AudioReadError: it is broken, or floating point and ``float_bits`` is None.
     """
-
-    seeks_exactly = True
 
     def __init__(self, raw: RawFile, stream: int, float_bits: int | None) -> None:
         self._path = raw.path
@@ -116,6 +115,8 @@ def _open(raw: RawFile) -> Any:
     try:
         import soundfile
     except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise ImportError(f"reading audio needs soundfile (pip install soundfile): {error}") from error
 
     class ReadFile(soundfile.SoundFile):
@@ -147,7 +148,7 @@ def _info(raw: RawFile, file: Any, float_bits: int | None) -> AudioInfo:
     bits = refuse_floating(raw.path, subtype, float_bits) if subtype in _FLOATING else _BITS.get(subtype, 16)
     check_frames(raw.path, file.frames, raw.size_bytes)
     log = file.extra_info
-    _check_length(raw.path, log)
+    _check_length(raw.path, log, file.frames)
     _check_end(raw, log)
     if raw.head.startswith(b"fLaC") and not ends_as_promised(raw, stream_info(raw.head[8:42])):
         raise NotForSndfileError("the last frame is not where the header says")
@@ -173,10 +174,10 @@ def _valid_bits(log: str, container_bits: int) -> int:
     return container_bits
 
 
-def _check_length(path: Path, log: str) -> None:
+def _check_length(path: Path, log: str, num_frames: int) -> None:
     """Refuse a file whose header promises more samples than follow: libsndfile only notes it in its log.
 
-    And an AIFF whose two lengths differ, of which libsndfile takes the second.
+    And an AIFF or RF64 whose two lengths differ, of which libsndfile takes that of the samples.
     """
     for pattern, unit in _LENGTH_NOTES:
         note = re.search(pattern, log, re.M)
@@ -188,6 +189,11 @@ def _check_length(path: Path, log: str) -> None:
     note = re.search(_TWO_LENGTHS, log)
     if note is not None and int(note[1]) not in _UNKNOWN_LENGTHS:
         raise AudioReadError(f"{path}: its header promises {note[1]} frames, and its samples are {note[2]} frames")
+    note = re.search(_FRAMES_OF_RF64, log, re.M | re.S)
+    if note is not None and int(note[1]) not in (0, -1, num_frames):
+        raise AudioReadError(
+            f"{path}: its header promises {int(note[1]) % 2**64} frames, and its samples are {num_frames} frames"
+        )
 
 
 def _check_end(raw: RawFile, log: str) -> None:

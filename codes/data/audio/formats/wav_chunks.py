@@ -1,8 +1,9 @@
-"""The chunks of a WAV or AIFF, for what libsndfile leaves out: samples before their format, and a length too short.
+"""The chunks of a WAV, RF64, AIFF or CAF, for what libsndfile leaves out: samples before their format, wrong lengths.
 
 A RIFF file is the word RIFF, a size, the word WAVE, and chunks: four letters, a size, so many bytes, and one more to
 make it even. Readers want the chunk "fmt " before "data"; the definition does not say so. AIFF is built in the same
-way, with its numbers the other way round.
+way, with its numbers the other way round. RF64 (EBU Tech 3306) and BW64 are WAV whose sizes above 4 GB stand in a chunk
+"ds64" at the start. CAF has sizes of 8 bytes, and no byte to make them even.
 """
 
 import io
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from codes.data.audio.formats.info import AudioReadError, RawFile
 
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+_UNKNOWN_LONG_LENGTHS = (0, 2**64 - 1)  # of RF64 and CAF
+_IN_DS64 = 0xFFFFFFFF
+_MOST_DS64_BYTES = 1 << 16
 _PCM_TAGS = (1, 3, 0xFFFE)  # integers, floating point, and either in WAVE_FORMAT_EXTENSIBLE
 _MOST_CHUNKS = 10_000
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")  # notes that programs hang on behind the last chunk
@@ -21,58 +25,95 @@ _MOST_FORMAT_BYTES = 4096
 
 @dataclass(frozen=True)
 class _Chunk:
+    """``end``: where the next one starts."""
+
     name: bytes
     start: int
     num_bytes: int
-
-    @property
-    def end(self) -> int:
-        return self.start + self.num_bytes + self.num_bytes % 2
+    end: int
 
 
 def _is_wav(raw: RawFile) -> bool:
     return raw.head[:4] == b"RIFF" and raw.head[8:12] == b"WAVE"
 
 
+def _is_rf64(raw: RawFile) -> bool:
+    return raw.head[:4] in (b"RF64", b"BW64") and raw.head[8:12] == b"WAVE"
+
+
 def _is_aiff(raw: RawFile) -> bool:
     return raw.head[:4] == b"FORM" and raw.head[8:12] in (b"AIFF", b"AIFC")
 
 
+def _is_caf(raw: RawFile) -> bool:
+    return raw.head[:4] == b"caff"
+
+
 def _chunks(raw: RawFile) -> Iterator[_Chunk]:
     """The chunks from the start on, the last of which may end beyond the file's end."""
-    start, size_format = 12, "<I" if _is_wav(raw) else ">I"
+    start, header_format, even = (8, ">4sQ", 1) if _is_caf(raw) else (12, ">4sI" if _is_aiff(raw) else "<4sI", 2)
+    header_bytes = struct.calcsize(header_format)
+    long_sizes: dict[bytes, int] = {}
     for _ in range(_MOST_CHUNKS):
-        header = raw.peek(start, 8) if start + 8 <= raw.size_bytes else b""
-        if len(header) < 8:
+        header = raw.peek(start, header_bytes) if start + header_bytes <= raw.size_bytes else b""
+        if len(header) < header_bytes:
             return
-        chunk = _Chunk(header[:4], start + 8, struct.unpack(size_format, header[4:])[0])
+        name, num_bytes = struct.unpack(header_format, header)
+        start += header_bytes
+        if name == b"ds64" and _is_rf64(raw):
+            long_sizes = _long_sizes(raw.peek(start, min(num_bytes, _MOST_DS64_BYTES)))
+        elif name == b"data" or num_bytes == _IN_DS64:
+            num_bytes = long_sizes.get(name, num_bytes)
+        chunk = _Chunk(name, start, num_bytes, start + -(-num_bytes // even) * even)
         yield chunk
         start = chunk.end
 
 
+def _long_sizes(ds64: bytes) -> dict[bytes, int]:
+    """The sizes in a chunk "ds64": of the file, the samples, a number of frames, and a table of other chunks' sizes."""
+    if len(ds64) < 24:
+        return {}
+    sizes = dict(struct.iter_unpack("<4sQ", ds64[28 : 28 + max(0, len(ds64) - 28) // 12 * 12]))
+    return {**sizes, b"data": int.from_bytes(ds64[8:16], "little")}
+
+
 def check_chunks(raw: RawFile) -> None:
-    """Refuse a WAV or AIFF whose samples go on after the length in its header: what follows is neither chunk nor tag.
+    """Refuse a file whose samples go on after the length in its header: what follows is neither chunk nor tag.
+
+    And an RF64 or CAF whose samples end before it; of WAV and AIFF libsndfile's log tells that.
 
     Raises:
         AudioReadError: so it is.
     """
-    if not (_is_wav(raw) or _is_aiff(raw)):
+    is_long = _is_rf64(raw) or _is_caf(raw)
+    if not (is_long or _is_wav(raw) or _is_aiff(raw)):
         return
     chunks = _chunks(raw)
     promised = next((chunk for chunk in chunks if chunk.name in (b"data", b"SSND")), None)
-    if promised is None or promised.num_bytes in _UNKNOWN_LENGTHS or promised.end >= raw.size_bytes:
+    if promised is None or promised.num_bytes in (_UNKNOWN_LONG_LENGTHS if is_long else _UNKNOWN_LENGTHS):
+        return
+    present = raw.size_bytes - promised.start
+    if is_long and present < promised.num_bytes:
+        raise AudioReadError(f"{raw.path}: truncated: promises {promised.num_bytes} bytes of samples and has {present}")
+    if promised.end >= raw.size_bytes:
         return
     broken = next((chunk for chunk in chunks if not _is_sound(chunk, raw.size_bytes)), None)
-    if broken is not None and not _is_harmless(raw.peek(broken.start - 8, 1 << 16)):
+    header_bytes = 12 if _is_caf(raw) else 8
+    if broken is not None and not _is_harmless(raw.peek(broken.start - header_bytes, 1 << 16)):
         raise AudioReadError(
             f"{raw.path}: its header promises {promised.num_bytes} bytes of samples, and after them come "
-            f"{raw.size_bytes - broken.start + 8} bytes that are no chunks: the length is wrong"
+            f"{raw.size_bytes - broken.start + header_bytes} bytes that are no chunks: the length is wrong"
         )
 
 
 def _is_sound(chunk: _Chunk, size_bytes: int) -> bool:
     name = chunk.name.decode("latin-1")
-    return name.isascii() and name.isprintable() and name not in ("RIFF", "FORM") and chunk.end <= size_bytes + 1
+    return (
+        name.isascii()
+        and name.isprintable()
+        and name not in ("RIFF", "RF64", "FORM", "caff")
+        and chunk.end <= size_bytes + 1
+    )
 
 
 def _is_harmless(rest: bytes) -> bool:

@@ -1,8 +1,8 @@
 """One audio file of an index, and the line of JSON that it is written as.
 
 A line holds ``relative``, ``path``, ``num_frames``, ``sample_rate_hz``, ``bits``, ``num_channels``, ``format``,
-``lossy``, ``content_hash``, ``size_bytes`` and ``mtime_ns``. Lines are plain ASCII: whatever is not stands as ``\\u``
-escapes, so that names that are no valid UTF-8 come back as they were.
+``lossy``, ``seeks`` (older lines lack it), ``content_hash``, ``size_bytes`` and ``mtime_ns``. Lines are plain ASCII:
+whatever is not stands as ``\\u`` escapes, so that names that are no valid UTF-8 come back as they were.
 """
 
 from collections.abc import Mapping
@@ -69,6 +69,7 @@ def from_record(record: Mapping[str, Any]) -> IndexEntry:
         num_channels=_number(record, "num_channels", least=1),
         format=_text(record, "format"),
         lossy=_flag(record, "lossy"),
+        seeks=_flag(record, "seeks") if "seeks" in record else not record["lossy"],
     )
     return IndexEntry(
         relative=_text(record, "relative"),
