@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from codes.entries import WeightSchedule
 from codes.models.strided_autoencoder import StridedAutoencoder
 from codes.trainer.injectors.latent import (
     DecodeLatentsInjector,
     DrawNoiseInjector,
     EncodeLatentsInjector,
     GradientPenaltyInjector,
-    RatioSchedule,
     TeacherForcingInjector,
 )
 
@@ -41,7 +41,7 @@ def test_shares_are_as_asked(granularity: str) -> None:
 
 
 def test_the_schedule_follows_the_training_step() -> None:
-    schedule = RatioSchedule(from_=1.0, to=0.0, start_step=10, end_step=20)
+    schedule = WeightSchedule(from_=1.0, to=0.0, start_step=10, end_step=20)
     injector = TeacherForcingInjector(num_steps=6, ratio=schedule)
     assert [schedule.at(step) for step in (0, 10, 15, 20, 99)] == [1, 1, 0.5, 0, 0]
     assert coins(injector, 10).shape == (1000, 0)
@@ -108,9 +108,9 @@ def test_wrong_options() -> None:
     with pytest.raises(ValueError, match=r"ratio must be 0 to 1, got 1\.5"):
         TeacherForcingInjector(num_steps=6, ratio=1.5)
     with pytest.raises(ValueError, match=r"ratio must be 0 to 1, got 1\.0 and -1\.0"):
-        TeacherForcingInjector(num_steps=6, ratio=RatioSchedule(from_=1.0, to=-1.0, start_step=0, end_step=5))
+        TeacherForcingInjector(num_steps=6, ratio=WeightSchedule(from_=1.0, to=-1.0, start_step=0, end_step=5))
     with pytest.raises(ValueError, match=r"end_step \(5\) must be above start_step \(5\)"):
-        RatioSchedule(from_=1.0, to=0.0, start_step=5, end_step=5)
+        WeightSchedule(from_=1.0, to=0.0, start_step=5, end_step=5)
     with pytest.raises(ValueError, match="num_steps must be 1 or more, got 0"):
         TeacherForcingInjector(num_steps=0)
     with pytest.raises(ValueError, match="size must be 1 or more, got 0"):

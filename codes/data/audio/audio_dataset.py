@@ -4,7 +4,6 @@ A dataset of its own derives from `ChunkDataset` (codes/data/audio/chunk_dataset
 them; its constructor takes ``**audio`` and hands it on, and so has all the options of this one.
 """
 
-import dataclasses
 import hashlib
 import logging
 import os
@@ -138,7 +137,11 @@ class AudioDataset(Dataset, abstract=True):
 
     def fingerprint(self) -> dict[str, Any]:
         """Number and length of the files, and a hash of their relative paths, lengths, rates and depths."""
-        listed = [(r.file.relative, r.file.stream, *dataclasses.astuple(r.file.info)) for r in self.recordings]
+        files = [(recording.file, recording.file.info) for recording in self.recordings]
+        listed = [
+            (file.relative, file.stream, i.num_frames, i.sample_rate_hz, i.bits, i.num_channels, i.format)
+            for file, i in files
+        ]
         digest = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return {"files": len(self.recordings), "frames": self._num_frames(), "digest": digest}
 
@@ -366,8 +369,8 @@ def _remembered(paths: Sequence[Path]) -> Path | None:
 
 
 def _needs_cache(file: FoundFile, sample_rate: int | None) -> bool:
-    """A lossy file cannot be read exactly from the middle, and one of another rate not at all."""
-    return file.info.lossy or (sample_rate is not None and sample_rate != file.info.sample_rate_hz)
+    """A file that cannot be sought (every lossy one) would be decoded from its start for each chunk."""
+    return not file.info.seeks or (sample_rate is not None and sample_rate != file.info.sample_rate_hz)
 
 
 def _relative(file: FoundFile | Recording | Segment) -> str:

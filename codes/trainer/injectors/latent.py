@@ -3,40 +3,13 @@
 All random numbers are the items' own: a validation gives the same figures twice, micro-batches change nothing.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from codes.options import AtLeastZero, Count
+from codes.entries import WeightSchedule
 from codes.trainer.injector import Injector
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatioSchedule:
-    """A share that moves linearly from one value to another over training steps.
-
-    Args:
-        from: share up to start_step
-        to: share from end_step on
-        start_step: where it begins to move
-        end_step: where it has arrived
-    """
-
-    from_: float
-    to: float
-    start_step: AtLeastZero
-    end_step: Count
-
-    def __post_init__(self) -> None:
-        if self.end_step <= self.start_step:
-            raise ValueError(f"end_step ({self.end_step}) must be above start_step ({self.start_step})")
-
-    def at(self, step: int) -> float:
-        """The share at a step."""
-        part = (step - self.start_step) / (self.end_step - self.start_step)
-        return self.from_ + (self.to - self.from_) * min(max(part, 0.0), 1.0)
 
 
 class TeacherForcingInjector(Injector):
@@ -49,9 +22,9 @@ class TeacherForcingInjector(Injector):
     """
 
     def __init__(
-        self, *, num_steps: int, ratio: float | RatioSchedule = 1.0, granularity: Literal["step", "sequence"] = "step"
+        self, *, num_steps: int, ratio: float | WeightSchedule = 1.0, granularity: Literal["step", "sequence"] = "step"
     ) -> None:
-        shares = [ratio.from_, ratio.to] if isinstance(ratio, RatioSchedule) else [ratio]
+        shares = [ratio.from_, ratio.to] if isinstance(ratio, WeightSchedule) else [ratio]
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"ratio must be 0 to 1, got {' and '.join(map(str, shares))}")
         if num_steps < 1:
@@ -60,7 +33,7 @@ class TeacherForcingInjector(Injector):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (B, ...) -> (B, num_steps) bool; no column where the ratio is 1, so that the fused pass is taken."""
-        ratio = self.ratio.at(self.step) if isinstance(self.ratio, RatioSchedule) else self.ratio
+        ratio = self.ratio.at(self.step) if isinstance(self.ratio, WeightSchedule) else self.ratio
         if ratio == 1:
             return torch.ones(len(values), 0, dtype=torch.bool, device=values.device)
         coins = self.draw_uniform(values, 0, 1, self.num_steps if self.granularity == "step" else 1)

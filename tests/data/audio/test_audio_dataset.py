@@ -18,6 +18,7 @@ from codes.data.audio.resample import num_resampled
 from codes.data.audio.stereo_chunk import StereoChunkDataset
 from codes.data.dataset import SKIPPED
 from codes.data.loader import Loader
+from tests.data.audio.coded_audio import write_coded
 
 
 def write(path: Path, num_frames: int, *, channels: int = 2, rate: int = 8000, seed: int = 0) -> np.ndarray:
@@ -220,6 +221,15 @@ def test_a_lossy_file_reads_the_same_from_the_middle_as_from_the_start(tmp_path:
     backwards = [data.item(index, rng())["wav"] for index in reversed(range(len(data)))][::-1]
     np.testing.assert_array_equal(np.concatenate(backwards, 1), whole)
     assert 0.39 < np.abs(whole[0] / 32768).max() < 0.42
+
+
+def test_lossless_audio_that_cannot_be_sought_is_decoded_once(tmp_path: Path):
+    pcm = write(tmp_path / "plain.wav", 40_000)
+    (tmp_path / "music").mkdir()
+    write_coded(tmp_path / "music" / "a.mka", "flac", pcm, sample_rate_hz=8000, container="matroska")
+    data = dataset(tmp_path / "music", phase="val", val_fraction=1.0, cache_folder=tmp_path / "cache")
+    assert data.recordings[0].cached is not None
+    np.testing.assert_array_equal(np.concatenate([data.item(i, rng())["wav"] for i in range(len(data))], 1), pcm)
 
 
 def test_the_cache_gives_the_same_samples_as_the_files(tmp_path: Path):
