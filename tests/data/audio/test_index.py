@@ -16,7 +16,14 @@ import soundfile
 
 from codes.data.audio.listing import file_progress, index
 from codes.data.audio.listing.file_progress import FileProgress
-from codes.data.audio.listing.index import Index, build_index, hash_file, read_index, write_index
+from codes.data.audio.listing.index import (
+    Index,
+    build_index,
+    hash_file,
+    read_index,
+    remember_hashes,
+    write_index,
+)
 from codes.data.audio.listing.index_entry import from_record, to_record
 from codes.data.audio.listing.manifest_record import ManifestError
 from codes.data.audio.listing.probe_process import ProbeProcesses
@@ -100,6 +107,60 @@ def test_without_hashes_they_are_made_later(tmp_path: Path) -> None:
     assert (found.num_known, found.entries[0].content_hash) == (0, hash_file(tmp_path / "x.wav"))
     found = build_index([tmp_path], known=known, hashes=False)
     assert (found.num_known, found.entries[0].content_hash) == (1, hash_file(tmp_path / "x.wav"))
+
+
+def test_hashes_outlive_a_refresh_without_them(tmp_path: Path) -> None:
+    for name in ("kept", "changed"):
+        write(tmp_path / f"{name}.wav")
+    known = tmp_path / "known.jsonl"
+    build_index([tmp_path], known=known)
+    write(tmp_path / "changed.wav", 101)
+    build_index([tmp_path], known=known, hashes=False)
+    assert [entry.content_hash for entry in read_index(known).entries] == [None, hash_file(tmp_path / "kept.wav")]
+
+
+def test_hashes_made_later_are_remembered(tmp_path: Path) -> None:
+    for name in ("changed", "gone", "had", "new", "unasked"):
+        write(tmp_path / f"{name}.wav")
+    known = tmp_path / "known.jsonl"
+    entries = build_index([tmp_path], known=known, hashes=False).entries
+    entries = [replace(entry, content_hash="first") if entry.path.stem == "had" else entry for entry in entries]
+    write_index(known, Index(entries=entries))
+    os.utime(tmp_path / "changed.wav", ns=(1, 1))
+    (tmp_path / "gone.wav").unlink()
+    made = {tmp_path / f"{name}.wav": "made" for name in ("changed", "gone", "had", "new", "elsewhere")}
+    remember_hashes(known, made)
+    after = read_index(known).entries
+    assert [entry.content_hash for entry in after] == [None, None, "first", "made", None]
+    assert [replace(entry, content_hash=None) for entry in after] == [
+        replace(entry, content_hash=None) for entry in entries
+    ]
+    os.utime(known, ns=(1, 1))
+    remember_hashes(known, made)
+    assert known.stat().st_mtime_ns == 1  # nothing new: not written again
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_hashes_go_into_an_index_only(tmp_path: Path) -> None:
+    remember_hashes(tmp_path / "missing.jsonl", {tmp_path / "x.wav": "made"})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "other.jsonl").write_text('{"a.wav": 100}')
+    remember_hashes(tmp_path / "other.jsonl", {tmp_path / "x.wav": "made"})
+    assert (tmp_path / "other.jsonl").read_text() == '{"a.wav": 100}'
+
+
+def test_an_index_in_an_impossible_place_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.wav")
+    help_text = "; name a file for it in a folder that you can write to"
+    for known, message in (
+        (path / "index.jsonl", rf"the index .*x\.wav/index\.jsonl cannot be written: .*{help_text}"),
+        (tmp_path, f"the index {tmp_path} cannot be read: Is a directory{help_text}"),
+        (Path("/proc/nowhere/index.jsonl"), rf"index /proc/nowhere/index\.jsonl cannot be written: .*{help_text}"),
+    ):
+        with pytest.raises(OSError, match=message):
+            build_index([path], known=known)
+    with pytest.raises(OSError, match="cannot be read: Is a directory; name a file"):
+        remember_hashes(tmp_path, {path: "made"})
 
 
 def test_refresh_opens_what_changed_and_nothing_else(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from codes.data.audio.reader import AudioReadError
 
 _DEFAULT_WORKERS = 8
 _FILES_PER_TASK = 16
+_PLACE = "name a file for it in a folder that you can write to"
 
 
 @dataclass(kw_only=True)
@@ -76,7 +77,7 @@ def build_index(
         FileNotFoundError: one of ``paths`` does not exist.
         ValueError: one of ``paths`` is neither file nor folder; ``workers`` is below 1.
         ManifestError: a list, or ``known``, cannot be read as one.
-        OSError: ``known`` cannot be written.
+        OSError: ``known`` cannot be read or written; the message names it.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, it must be at least 1")
@@ -99,7 +100,7 @@ def build_index(
     index.entries.sort(key=lambda entry: (entry.relative, entry.path))
     index.errors = dict(sorted(index.errors.items()))
     if known is not None and (index.entries != list(earlier.values()) or not known.exists()):
-        write_index(known, index)
+        _write_known(known, index)
     return index
 
 
@@ -136,16 +137,20 @@ def remember_hashes(known: Path, hashes: Mapping[Path, str]) -> None:
         hashes: SHA-256 of the bytes of each file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be read or written; the message names it.
     """
     try:
-        index = read_index(known)
-    except (ManifestError, FileNotFoundError):
+        earlier = list(_read_known(known).values())
+    except ManifestError:
         return
-    for number, entry in enumerate(index.entries):
-        if entry.path in hashes and entry.content_hash is None and _is_unchanged(entry):
-            index.entries[number] = replace(entry, content_hash=hashes[entry.path])
-    write_index(known, index)
+
+    def completed(entry: IndexEntry) -> IndexEntry:
+        is_new = entry.content_hash is None and entry.path in hashes and _is_unchanged(entry)
+        return replace(entry, content_hash=hashes[entry.path]) if is_new else entry
+
+    entries = [completed(entry) for entry in earlier]
+    if entries != earlier:
+        _write_known(known, Index(entries=entries))
 
 
 def _is_unchanged(entry: IndexEntry) -> bool:
@@ -167,12 +172,21 @@ def hash_file(path: Path) -> str:
 
 
 def _read_known(known: Path | None) -> dict[str, IndexEntry]:
-    if known is None or not known.exists():
-        return {}
     try:
+        if known is None or not known.exists():
+            return {}
         return {str(entry.path): entry for entry in read_index(known).entries}
     except ManifestError as error:
         raise ManifestError(f"{error}; it is left as it is: name another file, or take this one away") from error
+    except OSError as error:
+        raise OSError(f"the index {known} cannot be read: {error.strerror or error}; {_PLACE}") from error
+
+
+def _write_known(known: Path, index: Index) -> None:
+    try:
+        write_index(known, index)
+    except OSError as error:
+        raise OSError(f"the index {known} cannot be written: {error.strerror or error}; {_PLACE}") from error
 
 
 def _take(index: Index, candidate: Candidate, result: IndexEntry | str) -> None:

@@ -15,6 +15,7 @@ What a list says of a file is a claim: `contradiction` compares it with the file
 """
 
 import gzip
+import io
 import json
 import os
 import zlib
@@ -32,6 +33,9 @@ _RECORD_KEYS = {"id", "path", "audio_filepath"}  # an object with one of these i
 # Durations are written rounded; decoders of lossy formats differ in what they cut off at the ends.
 _TOLERANCE_SECONDS = 0.011
 _LOSSY_TOLERANCE_SECONDS = 0.1
+# What gzip may unpack to: so many times its own size, within these bytes. Lists pack to a tenth or a thirtieth.
+_MOST_TIMES = 200
+_LEAST_LIMIT_BYTES, _MOST_LIMIT_BYTES = 1 << 26, 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +152,25 @@ def contradiction(item: ManifestItem, info: AudioInfo) -> str | None:
 def _text(path: Path) -> str:
     raw = path.read_bytes()
     try:
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        raw = _unpacked(path, raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise ManifestError(f"{path}: is broken gzip: {error}") from error
     if b"\0" in raw:
         raise ManifestError(f"{path}: is binary, not text; {_ALLOWED}")
     return raw.decode("utf-8-sig", "surrogateescape")
+
+
+def _unpacked(path: Path, raw: bytes) -> bytes:
+    """The content of a gzip file, which may be small and unpack to more than memory holds."""
+    most_bytes = min(_MOST_LIMIT_BYTES, max(_LEAST_LIMIT_BYTES, _MOST_TIMES * len(raw)))
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        content = stream.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ManifestError(
+            f"{path}: its {len(raw):,} bytes unpack to more than the {most_bytes:,} that are allowed; "
+            f"if that is as it should be, unpack it and name the plain file"
+        )
+    return content
 
 
 def _lines(path: Path, text: str) -> Iterator[Record]:
@@ -173,10 +190,11 @@ def _lines(path: Path, text: str) -> Iterator[Record]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; the standard library keeps the last of two equal keys in silence."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice!r} stands in it twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands in it twice")
+        found[key] = value
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codes.data.audio.listing.manifests import ManifestItem, is_manifest, read_manifest
@@ -23,13 +23,16 @@ _SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCH
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A file that is audio by its name or because a list says so: where, its name below its root, how it stood."""
+    """A file that is audio by its name or because a list says so: where, its name below its root, how it stood.
+
+    ``claims`` grows while lists are read: one may name a file for each of thousands of parts.
+    """
 
     relative: str
     path: Path
     size_bytes: int
     mtime_ns: int
-    claims: tuple[ManifestItem, ...] = ()
+    claims: list[ManifestItem] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -194,10 +197,10 @@ def _add_item(found: Walk, item: ManifestItem, already: set[str]) -> None:
             path=item.path,
             size_bytes=status.st_size,
             mtime_ns=status.st_mtime_ns,
-            claims=(item,),
+            claims=[item],
         )
         return
-    found.candidates[real] = replace(candidate, claims=(*candidate.claims, item))
+    candidate.claims.append(item)
     if real in already:
         already.discard(real)
         found.left_out.setdefault("found twice", []).append(item.path)
