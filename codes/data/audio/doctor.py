@@ -1,7 +1,7 @@
 """The data doctor: everything about folders of audio that should be known before training with them.
 
     python -m codes.data.audio.doctor DIR [DIR ...] [--json FILE] [--picture FILE] [--split KIND --val-fraction F]
-        [--sample-rate HZ] [--on-error skip] [--channels any] [--strict] [--workers N]
+        [--sample-rate HZ] [--on-error skip] [--max-errors N] [--channels any] [--strict] [--workers N]
 
 Every file is decoded from end to end, in bounded memory. What is wrong is listed with the worst first, each with the
 option of the YAML that helps. The options that have a name of the YAML say what training will be told.
@@ -138,6 +138,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         ),
         sample_rate_hz=options.sample_rate,
         on_error=options.on_error,
+        max_errors=options.max_errors,
         other_channels=options.other_channels,
         channels=options.channels,
         float_bits=options.float_bits,
@@ -151,6 +152,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
             raise ValueError(f"{path} cannot be written: {path.parent} is not a folder")
     if options.most < 1:
         raise ValueError(f"--most is {options.most}, it must be at least 1")
+    if options.max_errors < 0:
+        raise ValueError(f"--max-errors is {options.max_errors}, it must be at least 0")
     if options.float_bits is not None and not 8 <= options.float_bits <= 32:
         raise ValueError(f"--float-bits is {options.float_bits}, it must be 8 to 32")
     if options.sample_rate is not None and options.sample_rate < 1:
@@ -176,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--val-position", type=float, default=0.5, metavar="P", help="for --split interval (%(default)s)")
     add("--sample-rate", type=int, metavar="HZ", help="the rate that all are brought to")
     add("--on-error", choices=("fail", "skip"), default="fail", help="what files that cannot be read do (%(default)s)")
+    add("--max-errors", type=int, default=100, metavar="N", help="how many --on-error skip takes (%(default)s)")
     add("--other-channels", choices=("refuse", "skip"), default="refuse", help="files of unlike channels (%(default)s)")
     add("--channels", choices=("exact", "any"), default="exact", help="any: all numbers of channels fit (%(default)s)")
     add("--float-bits", type=int, metavar="BITS", help="the depth to read floating point samples at")

@@ -16,6 +16,7 @@ from codes.data.audio.doctor import diagnose, main
 from codes.data.audio.health.as_json import as_record
 from codes.data.audio.health.as_text import print_diagnosis
 from codes.data.audio.health.diagnosis import TITLES, Diagnosis, Finding, Plan, verdict
+from codes.data.audio.reader import AudioReadError
 from codes.data.audio.resample import resample
 from codes.data.audio.splits import Split
 from codes.data.audio.stereo_chunk import StereoChunkDataset
@@ -75,6 +76,63 @@ def test_skipped_files_are_warnings(tmp_path: Path):
     assert {finding.severity for finding in diagnosis.findings} == {"warning"}
     assert diagnosis.is_safe()
     assert not diagnosis.is_safe(strict=True)
+
+
+def _bad_files(folder: Path, num_bad: int) -> None:
+    """Four sound files, and files that are none."""
+    for seed in range(4):
+        write(folder / f"{seed}.wav", noise(seed))
+    for number in range(num_bad):
+        (folder / f"bad{number}.wav").write_bytes(b"x")
+
+
+@pytest.mark.parametrize(("num_bad", "max_errors", "is_safe"), [(3, 3, True), (3, 2, False), (1, 0, False)])
+def test_more_errors_than_a_dataset_takes(tmp_path: Path, num_bad: int, max_errors: int, is_safe: bool):
+    folder = tmp_path / "sound"
+    _bad_files(folder, num_bad)
+    told = {"on_error": "skip", "max_errors": max_errors}
+    diagnosis = diagnose([folder], plan=Plan(**told))
+    assert diagnosis.is_safe() is is_safe
+    common = {"path": [folder], "chunk_frames": 1000, "index": tmp_path / "index.jsonl"}
+    if is_safe:
+        assert len(StereoChunkDataset(**common, **told)) > 0
+        return
+    worst = diagnosis.findings[0]
+    assert (worst.kind, worst.severity, worst.option) == ("too_many_errors", "error", f"max_errors: {num_bad}")
+    assert worst.what == f"{num_bad} files cannot be read; max_errors is {max_errors}"
+    assert len(worst.files) == num_bad
+    with pytest.raises(AudioReadError, match=f"max_errors is {max_errors}, and {num_bad} files cannot be read"):
+        StereoChunkDataset(**common, **told)
+    assert diagnose([folder], plan=Plan(on_error="skip", max_errors=num_bad)).is_safe()
+
+
+def test_files_that_do_not_decode_count_on_their_side(tmp_path: Path):
+    write_broken(tmp_path)  # hit.flac has a sound header; seven others have none
+    for names, most in (("hit.flac\n", 8), ("good.wav\n", 8)):
+        (tmp_path / "val.txt").write_text(names)
+        split = Split(by="list", val_list=tmp_path / "val.txt")
+        for max_errors in (most - 1, most):
+            diagnosis = examine(tmp_path, Plan(split=split, on_error="skip", max_errors=max_errors))
+            assert diagnosis.is_safe() is (max_errors == most)
+    for name in ("hit", "hit2"):
+        (tmp_path / f"{name}.flac").write_bytes((tmp_path / "hit.flac").read_bytes())
+    (tmp_path / "val.txt").write_text("hit.flac\n")
+    assert examine(tmp_path, Plan(split=split, on_error="skip", max_errors=8)).is_safe()  # one on each side
+
+
+def test_skipping_all_files_leaves_nothing(tmp_path: Path):
+    (tmp_path / "a.wav").write_bytes(b"x")
+    diagnosis = examine(tmp_path, Plan(split=Split(val_fraction=0.0), on_error="skip"))
+    assert [finding.kind for finding in diagnosis.findings] == ["none_readable", "not_audio"]
+    assert not diagnosis.is_safe()
+
+
+def test_the_command_counts_errors_as_a_dataset_does_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    _bad_files(tmp_path, 101)
+    assert main([str(tmp_path), "--on-error", "skip"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "Not safe to train: 1 error. Change: max_errors: 101 (1 error)."
+    assert main([str(tmp_path), "--on-error", "skip", "--max-errors", "101"]) == 0
 
 
 def test_float_bits_reads_floating_point(tmp_path: Path):
@@ -520,6 +578,7 @@ def test_most_limits_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["{0}", "--split", "list"], "val_list: split: list needs val_list, the file that names the validation files"),
         (["{0}", "--workers", "0"], "workers is 0, it must be at least 1"),
         (["{0}", "--most", "0"], "--most is 0, it must be at least 1"),
+        (["{0}", "--max-errors", "-1"], "--max-errors is -1, it must be at least 0"),
         (["{0}", "--float-bits", "7"], "--float-bits is 7, it must be 8 to 32"),
         (["{0}", "--sample-rate", "0"], "--sample-rate is 0, it must be at least 1"),
     ],

@@ -8,7 +8,8 @@ Keys of the whole:
 - ``counts``: findings by severity, {"error": n, "warning": n, "note": n}
 - ``seconds``, ``wall_seconds``: duration of all files, and what the examination took
 - ``durations``: seconds by ``sample_rate_hz``, ``bits``, ``num_channels``, ``format``, {"44100": seconds, ...} each
-- ``plan``: ``split``, ``sample_rate_hz``, ``on_error``, ``other_channels``, ``channels``, ``float_bits``
+- ``plan``: ``split``, ``sample_rate_hz``, ``on_error``, ``max_errors``, ``other_channels``, ``channels``,
+  ``float_bits``
 - ``findings``: the worst first, each with ``kind``, ``severity``, ``what``, ``advice``, ``option`` (the YAML's, or ""),
   ``files`` (paths) and ``values`` (the figures behind it)
 - ``left_out``: reason -> paths

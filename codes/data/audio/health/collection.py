@@ -39,7 +39,8 @@ def collection_findings(
     files: Sequence[FileReport], left_out: dict[str, list[Path]], remarks: Sequence[str], plan: Plan
 ) -> list[Finding]:
     """All that is found by looking at the files together."""
-    found = [*_rates(files, plan), *_channels(files, plan), *_depths(files), *_lossy(files), *_duplicates(files)]
+    found = [*_skipped(files, plan), *_rates(files, plan), *_channels(files, plan)]
+    found += [*_depths(files), *_lossy(files), *_duplicates(files)]
     for reason, paths in sorted(left_out.items()):
         what = f"{len(paths)} {reason}"
         found.append(
@@ -47,6 +48,36 @@ def collection_findings(
         )
     found += [Finding(kind="remark", severity="note", what=text, advice="nothing, if so meant") for text in remarks]
     return found
+
+
+def _skipped(files: Sequence[FileReport], plan: Plan) -> list[Finding]:
+    """Where files are skipped, they are counted, and too many stop training.
+
+    A dataset of either side counts all files whose header cannot be read, and those of its side that do not decode.
+    """
+    if plan.on_error != "skip":
+        return []
+    bad = [file for file in files if file.error is not None]
+    if len(bad) == len(files):
+        what = f"none of {len(files)} files can be read, so that skipping them leaves nothing"
+        advice = "get files that can be read"
+        return [Finding(kind="none_readable", severity="error", what=what, advice=advice)]
+    sides = [[file for file in bad if file.info is None or file.side in (side, "both")] for side in ("train", "val")]
+    worst = max(sides, key=len)
+    if len(worst) <= plan.max_errors:
+        return []
+    option = f"max_errors: {len(worst)}"
+    return [
+        Finding(
+            kind="too_many_errors",
+            severity="error",
+            what=f"{len(worst)} files cannot be read; max_errors is {plan.max_errors}",
+            advice=f"mend or delete them, or {option} lets so many be left out",
+            option=option,
+            files=tuple(file.path for file in worst),
+            values={"num_errors": len(worst), "max_errors": plan.max_errors},
+        )
+    ]
 
 
 def _counts(files: Sequence[FileReport], key: Callable[[FileReport], int | None]) -> Counter[int]:

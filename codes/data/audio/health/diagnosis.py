@@ -21,6 +21,7 @@ class Plan:
         split: how the dataset will divide the files.
         sample_rate_hz: the option ``sample_rate``; None: the files must have one rate.
         on_error: "fail": a file that cannot be read stops training; "skip": it is left out.
+        max_errors: with on_error "skip": more files than this that cannot be read stop training.
         other_channels: "refuse": files of unlike channels stop training; "skip": some are left out.
         channels: "exact": files must have the channels that the dataset needs; "any": it takes what there is (its
             option ``channels`` is mono, each, duplicate, or select).
@@ -30,6 +31,7 @@ class Plan:
     split: Split = field(default_factory=Split)
     sample_rate_hz: int | None = None
     on_error: Literal["fail", "skip"] = "fail"
+    max_errors: int = 100
     other_channels: Literal["refuse", "skip"] = "refuse"
     channels: Literal["exact", "any"] = "exact"
     float_bits: int | None = None
@@ -65,6 +67,8 @@ TITLES = {
     "floating_point": "floating point samples",
     "truncated": "truncated",
     "broken": "broken",
+    "too_many_errors": "too many files that cannot be read",
+    "none_readable": "no file can be read",
     "mixed_rates": "several sample rates",
     "mixed_channels": "several numbers of channels",
     "no_split": "cannot be split",
