@@ -1,5 +1,6 @@
 """Unpacking: what good archives hold comes out, and nothing of bad ones does."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codes.data import archives
 from codes.data.archives import ArchiveError, extract
 
 FILES = {
@@ -78,6 +80,87 @@ def test_into_folders_that_are_there(tmp_path: Path):
     with pytest.raises(ArchiveError, match=r"top\.txt is there already, and is not written over"):
         extract(tmp_path / "archive", tmp_path / "place", most_bytes=10**6)
     assert (tmp_path / "place" / "top.txt").read_bytes() == b"another"
+
+
+def test_a_clash_leaves_the_folder_as_it_was(tmp_path: Path):
+    place = tmp_path / "place"
+    (place / "corpus" / "deep").mkdir(parents=True)
+    (place / "corpus" / "deep" / "b c.bin").write_bytes(b"mine")
+    with pytest.raises(ArchiveError, match=r"b c\.bin is there already, and is not written over"):
+        extract(tar(tmp_path / "archive", FILES), place, most_bytes=10**6)
+    assert tree(place) == {"corpus/deep/b c.bin": b"mine"}
+    assert sorted(path.name for path in place.iterdir()) == ["corpus"]
+
+
+def test_a_move_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    place, rename = tmp_path / "place", Path.rename
+    (place / "corpus").mkdir(parents=True)
+
+    def failing(path: Path, target: Path) -> Path:
+        if target == place / "top.txt":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(ArchiveError, match=r"archive: cannot be put into .*place: No space left on device"):
+        extract(tar(tmp_path / "archive", FILES), place, most_bytes=10**6)
+    assert [path.relative_to(place) for path in place.rglob("*")] == [Path("corpus")]
+
+
+@pytest.mark.parametrize("make", [tar, zipped])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("shape", ["files", "folders", "one folder again", "folders above files"])
+def test_files_and_folders_are_counted(
+    tmp_path: Path, make: Callable[..., Path], shape: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(archives, "_MOST_MEMBERS", 12)
+    names = {
+        "files": [f"{n}" for n in range(13)],
+        "folders": [f"{n}/" for n in range(13)],
+        "one folder again": ["a/"] * 13,
+        "folders above files": ["a/b/c/d/e/x", "b/b/c/d/e/f/x"],
+    }[shape]
+    for count, is_allowed in ((len(names), False), (len(names) - 1, True)):
+        archive = tmp_path / f"archive{count}"
+        if make is tar:
+            infos = [tarfile.TarInfo(name.rstrip("/")) for name in names[:count]]
+            for info, name in zip(infos, names, strict=False):
+                info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            tar(archive, infos)
+        else:
+            with zipfile.ZipFile(archive, "w") as packed:
+                for name in names[:count]:
+                    packed.writestr(zipfile.ZipInfo(name), b"")
+        if is_allowed:
+            extract(archive, tmp_path / "good", most_bytes=10)
+            continue
+        with pytest.raises(ArchiveError, match="has more than 12 files and folders"):
+            extract(archive, tmp_path / "place", most_bytes=10)
+        assert not (tmp_path / "place").exists()
+
+
+def test_what_follows_the_end_of_a_tar_is_limited(tmp_path: Path):
+    tar(tmp_path / "plain", FILES, "w:")
+    content = (tmp_path / "plain").read_bytes()
+    for num_more, is_allowed in ((1 << 20, True), (40 << 20, False)):
+        archive = tmp_path / f"{num_more}.tar.gz"
+        archive.write_bytes(gzip.compress(content + bytes(num_more), compresslevel=6))
+        if is_allowed:
+            extract(archive, tmp_path / "good", most_bytes=10**6)
+            assert tree(tmp_path / "good") == FILES
+            continue
+        with pytest.raises(ArchiveError, match="more than 16,777,216 bytes on end in it belong to none of its files"):
+            extract(archive, tmp_path / "place", most_bytes=10**6)
+        assert not (tmp_path / "place").exists()
+
+
+def test_headers_of_a_tar_are_limited(tmp_path: Path):
+    info = tarfile.TarInfo("x")
+    info.pax_headers = {"comment": "x" * (20 << 20)}
+    with tarfile.open(tmp_path / "archive", "w:gz", format=tarfile.PAX_FORMAT) as packed:
+        packed.addfile(info)
+    with pytest.raises(ArchiveError, match="bytes on end in it belong to none of its files"):
+        extract(tmp_path / "archive", tmp_path / "place", most_bytes=10**6)
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "a\\..\\evil", "C:/evil", "a\nb", ".."])
