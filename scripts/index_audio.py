@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     known = options.known or (options.out if options.format == "jsonl" else None)
     try:
+        _check_places(options)
         index = build_index(
             options.paths,
             known=known,
@@ -50,6 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in _summary(index):
         print(_printable(line), file=sys.stderr)
     return 1 if index.errors else 0
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Refuse places that cannot be meant before anything is read."""
+    out, root = options.out, options.root
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ValueError(f"--out: the folder {out.absolute().parent} does not exist")
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out: {out} is a folder, give the name of a file in it")
+    if out is not None and not out.name.lower().endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz")):
+        print(f"note: {out.name} is taken for a list, as a dataset's path, only with .json or .jsonl", file=sys.stderr)
+    if root is not None and not root.is_dir():
+        raise ValueError(f"--root: {root} is not a folder")
 
 
 def _parser() -> argparse.ArgumentParser:

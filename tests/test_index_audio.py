@@ -151,3 +151,24 @@ def test_as_a_process_with_a_name_that_is_no_utf8_and_a_reader_that_leaves(music
     assert "\\udcff.wav: is empty (0 bytes)" in told
     assert "Broken pipe" not in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "nowhere/x.jsonl"], "nowhere does not exist"),
+        (["--out", "."], "is a folder, give the name of a file in it"),
+        (["--root", "nowhere"], "--root: nowhere is not a folder"),
+    ],
+)
+def test_places_that_cannot_be_meant(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(tmp_path), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

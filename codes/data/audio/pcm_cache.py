@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -133,15 +134,21 @@ class PcmCache:
     def prune(self, days: float) -> int:
         """Delete the entries that no build asked for in so many days; returns how many."""
         old = time.time() - days * 86_400.0
-        return _delete(path for path in self.root.glob("??/*.pcm") if _modified(path) < old) + self._delete_abandoned()
+        count = _delete(path for path in self.root.glob("??/*.pcm") if _modified(path) < old)
+        count += self._delete_abandoned()
+        self._delete_empty_folders()
+        return count
 
     def clear(self) -> int:
         """Delete all entries, and what interrupted builds left; returns how many."""
         count = _delete(self.root.glob("??/*.pcm")) + _delete(self.root.glob(f"??/.*{pcm_entry.PARTIAL_SUFFIX}"))
-        for folder in self.root.glob("??"):
-            with contextlib.suppress(OSError):  # not empty: another process is building
-                folder.rmdir()
+        self._delete_empty_folders()
         return count
+
+    def _delete_empty_folders(self) -> None:
+        for folder in self.root.glob("??"):
+            with contextlib.suppress(OSError):  # not empty: entries are left, or another process is building
+                folder.rmdir()
 
     def _plan(self, request: PcmRequest) -> CachedPcm:
         """The entry as it will be."""
@@ -177,8 +184,8 @@ class PcmCache:
             free_bytes = shutil.disk_usage(self.root).free
         except OSError as error:
             raise PcmCacheError(
-                f"cannot make the PCM cache in {self.root}: {error.strerror}; "
-                "set the environment variable WAVESCHOOL_CACHE to a folder that can be written"
+                f"cache_folder: the PCM cache cannot be made in {self.root}: {error.strerror}; name a folder that "
+                "can be written, or set the environment variable WAVESCHOOL_CACHE to one"
             ) from error
         if needed_bytes > free_bytes:
             files = f"{len(missing)} file{'' if len(missing) == 1 else 's'}"
@@ -365,6 +372,8 @@ def main(arguments: list[str] | None = None) -> None:
     what.add_argument("--clear", action="store_true", help="delete all entries")
     chosen = parser.parse_args(arguments)
     cache = PcmCache(chosen.root)
+    if chosen.prune is not None and not 0 <= chosen.prune < math.inf:
+        parser.error(f"--prune is {chosen.prune}, it must be 0 or more days")
     if chosen.prune is not None:
         print(f"{_entries(cache.prune(chosen.prune))} deleted from {cache.root}")
     elif chosen.clear:

@@ -53,9 +53,9 @@ def _parser(name: str, cls: type) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m codes.data.audio.{name}", description=about)
     for option in registry.options_of(cls).values():
         default = "" if option.required else f" (default: {option.default})"
-        flag = "--" + option.name.replace("_", "-")
+        flags = dict.fromkeys(["--" + option.name.replace("_", "-"), "--" + option.name])  # the YAML's way as well
         text = (option.doc + default).replace("%", "%%")
-        parser.add_argument(flag, required=option.required, help=text, **_argument(option.annotation))
+        parser.add_argument(*flags, required=option.required, help=text, **_argument(option.annotation))
     parser.add_argument("--items", type=int, default=5, help="how many items to list (default: 5)")
     parser.add_argument("--out", default=f"{name}_preview.png", help="the picture (default: %(default)s)")
     return parser

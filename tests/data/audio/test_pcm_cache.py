@@ -368,7 +368,7 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path, cache: PcmCache):
 def test_folder_that_cannot_be_made(tmp_path: Path):
     write(tmp_path / "a.wav")
     (tmp_path / "file").touch()
-    with pytest.raises(PcmCacheError, match=r"cannot make the PCM cache in .*file/pcm: Not a directory; set .*_CACHE"):
+    with pytest.raises(PcmCacheError, match=r"cache_folder: .* made in .*file/pcm: Not a directory; name .*_CACHE"):
         PcmCache(tmp_path / "file" / "pcm").build([request(tmp_path / "a.wav")])
 
 
@@ -624,3 +624,18 @@ def test_runs_as_a_module(cache: PcmCache):
         check=True,
     )
     assert done.stdout.startswith("0 entries")
+
+
+@pytest.mark.parametrize("days", ["-3", "nan", "inf"])
+def test_an_age_that_is_none_deletes_nothing(
+    cache: PcmCache, tmp_path: Path, days: str, capsys: pytest.CaptureFixture[str]
+):
+    write(tmp_path / "a.wav")
+    cache.build([request(tmp_path / "a.wav")])
+    with pytest.raises(SystemExit) as caught:
+        pcm_cache.main(["--root", str(cache.root), "--prune", days])
+    assert caught.value.code == 2
+    assert "it must be 0 or more days" in capsys.readouterr().err
+    assert len(files_in(cache)) == 1
+    assert cache.prune(0) == 1
+    assert list(cache.root.iterdir()) == []

@@ -63,7 +63,7 @@ def test_options_are_written_as_in_the_yaml(
     monkeypatch.setattr(preview, "_TIMED_SECONDS", 0.02)
     out = tmp_path / "picture.png"
     common = ["--path", str(folder), "--chunk-frames", "500", "--out", str(out)]
-    preview.main("denoising", [*common, "--snr-db", "[3, 4]", "--channels", "{select: [1]}"])
+    preview.main("denoising", [*common, "--snr_db", "[3, 4]", "--channels", "{select: [1]}"])
     printed = capsys.readouterr().out
     assert "noisy        (1, 500)  int16" in printed
     assert f"wrote {out}: wav, noisy of 3 items" in printed
