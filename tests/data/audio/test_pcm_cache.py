@@ -399,7 +399,7 @@ def wait_for_partial(cache: PcmCache, process: subprocess.Popen[str]) -> Path:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_build_leaves_no_entry(tmp_path: Path, cache: PcmCache, how: signal.Signals):
-    write(tmp_path / "a.wav", num_frames=4_000_000)
+    write(tmp_path / "a.wav", num_frames=16_000_000)
     process = start_build(cache, tmp_path / "a.wav", 48_001)
     partial = wait_for_partial(cache, process)
     process.send_signal(how)
@@ -512,7 +512,7 @@ def test_little_more_is_read_from_the_disk_than_needed(tmp_path: Path, cache: Pc
     def num_bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split("read_bytes: ")[1].split()[0])
 
-    write(tmp_path / "a.wav", num_frames=4_000_000)
+    write(tmp_path / "a.wav", num_frames=16_000_000)
     (entry,) = build(cache, request(tmp_path / "a.wav"))
     with entry.path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # out of the system's memory
