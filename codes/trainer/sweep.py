@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from codes.experiment import load_experiment
 from codes.trainer.metrics import read_metrics
+from codes.trainer.signals import StopRequest
 from codes.trainer.sweep_space import Dimension, grid
 
 Sampler = Literal["grid", "random", "halving"]
@@ -103,24 +104,23 @@ class Sweep:
             )
 
     def run(self) -> None:
-        """Run until all trials have ended; a KeyboardInterrupt stops the runs, which save, and goes on upwards."""
+        """Run until all trials have ended; Ctrl-C stops the runs, which save, and is a KeyboardInterrupt then."""
         running = [self._adopt(trial) for trial in self._unfinished()]
         waiting = [trial for trial, left in running if left is None]
         active = [left for _, left in running if left is not None]
-        try:
-            while True:
+        with StopRequest() as stop:  # an interrupt in the midst of a library's own work could be lost
+            while not stop.requested:
                 while len(active) < self.jobs and (waiting or self._num_started() < self.trials):
                     active.append(self._start(waiting.pop(0) if waiting else self._ask()))
                 if not active:
                     return
                 active = [left for left in active if not self._ended(left)]
                 time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
             for left in active:
                 self._stop(left)
             for left in active:
                 self._wait(left)
-            raise
+            raise KeyboardInterrupt
 
     def _num_started(self) -> int:
         return sum(trial.state.name != "WAITING" for trial in self.study.get_trials(deepcopy=False))
