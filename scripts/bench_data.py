@@ -19,6 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    print("bench_data.py is a part of bench.py: run python scripts/bench.py data", file=sys.stderr)
+    sys.exit(2)
+
 import numpy as np
 import torch
 from bench_rounds import AGAIN, Run, in_turns, quartiles
@@ -142,6 +146,12 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
         number, start = next(places)
         reader.read(corpus.wav_files[number], start, num_frames)
 
+    copies = [recording.cached for recording in corpus.cached.recordings if recording.cached is not None]
+
+    def copy() -> None:
+        number, start = next(places)
+        copies[number].read(start, num_frames)
+
     def item(dataset: StereoChunkDataset) -> Callable[[], Any]:
         return lambda: dataset.item(0, rng)
 
@@ -161,6 +171,7 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
         BASELINE: repeated(lambda: plain(corpus.wav_files, "float32")),
         "soundfile WAV int16": repeated(lambda: plain(corpus.wav_files, "int16")),
         "reader.read WAV": repeated(exact),
+        "PCM cache, read alone": repeated(copy),
         "dataset WAV": repeated(item(corpus.wav)),
         "dataset cached PCM": repeated(item(corpus.cached)),
         "... WAV, a new generator each": repeated(item_and_generator(corpus.wav)),

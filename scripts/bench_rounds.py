@@ -6,6 +6,7 @@ a round, ratios are taken round by round, and the first is run again at the end 
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,3 +58,8 @@ def quartiles(values: list[float]) -> list[float]:
         return values * 3
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return [low, middle, high]
+
+
+if __name__ == "__main__":
+    print("bench_rounds.py is a part of bench.py: run python scripts/bench.py data", file=sys.stderr)
+    sys.exit(2)
