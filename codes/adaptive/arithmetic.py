@@ -19,9 +19,12 @@ def exact_exp(x: float) -> float:
     n = math.floor(x * 1.4426950408889634 + 0.5)
     r = x - n * 0.693147180369123816490  # ln 2 in two parts, the first with zeros at its end
     r = r - n * 1.90821492927058770002e-10
-    total = 1.0
-    for i in range(13, 0, -1):
-        total = 1.0 + total * r / i
+    low = 1.0 + r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
+    high = 0.008333333333333333 + r * (0.001388888888888889 + r * (0.0001984126984126984 + r * 2.48015873015873e-05))
+    rest = 2.7557319223985893e-06 + r * (2.755731922398589e-07 + r * 2.505210838544172e-08)
+    square = r * r
+    fourth = square * square
+    total = low + r * fourth * (high + fourth * rest)
     return math.ldexp(total, int(n))
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from codes.adaptive import cascade
-from codes.compression import entropy_mixture, entropy_range, residual_loops
+from codes.compression import entropy_mixture, entropy_range, residual_loops, residual_network
 from codes.compression.residual_model import ResidualModel
 
 
@@ -172,10 +172,12 @@ class ResidualPredictor:
             self._offsets,
         )  # fmt: skip
         anchor = residual_loops.bounded(anchor, self._lowest, self._highest - self._lowest + 1)
+        self._anchor = anchor
         arrays = (network.weights.copy(), network.means.copy(), network.inverses.copy())
         return MixtureDistribution(anchor, self._lowest, self._highest, *arrays, self.model.table)
 
     def update(self, sample: int) -> None:
         """The sample that came."""
+        residual_network.learn(self._network, self.model.table, self._channel, sample - self._anchor)
         cascade.update(self._state, self._channel, float(sample))
         self._channel = (self._channel + 1) % self._num_channels

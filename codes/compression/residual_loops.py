@@ -52,6 +52,7 @@ def encode_block(
             anchor = bounded(anchor, low, count if len(used) == 0 else used[-1] - low + 1)
             number = numbers[channel, frame]
             bits[channel] += entropy_mixture.put_number(coder, words, number, count, anchor, low, used, mixture)
+            residual_network.learn(network, table, channel, pcm[channel, frame] - anchor)
             cascade.update(state, channel, float(pcm[channel, frame]))
     return entropy_range.finish(coder, words)
 
@@ -77,6 +78,7 @@ def decode_block(
                 return False
             value = low + number if len(used) == 0 else used[number]
             pcm[channel, frame] = value
+            residual_network.learn(network, table, channel, value - anchor)
             cascade.update(state, channel, float(value))
     return True
 

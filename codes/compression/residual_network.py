@@ -15,10 +15,20 @@ from codes.adaptive.compiled import compile_module
 
 MIN_SCALE = 0.03  # of a component, in steps of the samples
 MAX_LOG_SCALE = 8.0  # of a component, relative to the unit
+NUM_TRACKED = 5  # components that follow the recording by themselves
+FIRST_SCALE = 0.22  # of the narrowest of them, in units; each next is 1.75 times as broad
+FIRST_ODDS = 3.0  # log2 of the network's weight over theirs, before the first sample
+TRACK_DECAY = 0.97  # of what these weights remember, a sample
+ODDS_DECAY = 0.995
+BIAS_RATE = 0.02
+LEAST_MASS = 1e-7
 
 
 class Network(NamedTuple):
-    """Weights and room to work in; F features, H hidden, M components, K offsets, P = M (3 + K)."""
+    """Weights, what is carried along and room to work in; F features, H hidden, M components, K offsets, P = M (3 + K).
+
+    G components more follow the recording by themselves; see `learn`.
+    """
 
     input_rows: np.ndarray  # (F, 3 H) float32
     input_bias: np.ndarray  # (3 H,) float32
@@ -29,9 +39,13 @@ class Network(NamedTuple):
     hidden: np.ndarray  # (2, H) float32, of each channel
     gates: np.ndarray  # (2, 3 H) float32
     outputs: np.ndarray  # (P,) float32
-    weights: np.ndarray  # (M,) float64, of the mixture
-    means: np.ndarray  # (M,) float64, relative to the stack's prediction, in steps
-    inverses: np.ndarray  # (M,) float64, 1 / scale
+    bias: np.ndarray  # (2, M) float64, of each channel's logits, learned while coding
+    tracked: np.ndarray  # (2, G) float64, log2 of the weights of the components that follow
+    odds: np.ndarray  # (2,) float64, log2 of the network's weight over theirs
+    masses: np.ndarray  # (M + G,) float64
+    weights: np.ndarray  # (M + G,) float64, of the mixture
+    means: np.ndarray  # (M + G,) float64, relative to the stack's prediction, in steps
+    inverses: np.ndarray  # (M + G,) float64, 1 / scale
 
 
 def new_network(tensors: Mapping[str, np.ndarray], mixtures: int) -> Network:
@@ -63,9 +77,13 @@ def new_network(tensors: Mapping[str, np.ndarray], mixtures: int) -> Network:
         hidden=np.zeros((2, hidden), np.float32),
         gates=np.zeros((2, 3 * hidden), np.float32),
         outputs=np.zeros(outputs, np.float32),
-        weights=np.zeros(mixtures),
-        means=np.zeros(mixtures),
-        inverses=np.zeros(mixtures),
+        bias=np.zeros((2, mixtures)),
+        tracked=np.zeros((2, NUM_TRACKED)),
+        odds=np.full(2, FIRST_ODDS),
+        masses=np.zeros(mixtures + NUM_TRACKED),
+        weights=np.zeros(mixtures + NUM_TRACKED),
+        means=np.zeros(mixtures + NUM_TRACKED),
+        inverses=np.zeros(mixtures + NUM_TRACKED),
     )
 
 
@@ -119,15 +137,15 @@ def mix(network: Network, channel: int, features: np.ndarray, offsets: np.ndarra
     outputs[:] = network.output_bias
     add_rows(outputs, hidden, network.output_rows, 0)
     add_rows(outputs, features, network.output_rows, len(hidden))
-    count = len(network.weights)
+    count = network.bias.shape[1]
     span = len(outputs) // count
-    highest = outputs[0]
+    highest = float(outputs[0]) + network.bias[channel, 0]
     for m in range(1, count):
-        highest = max(highest, outputs[m * span])
+        highest = max(highest, float(outputs[m * span]) + network.bias[channel, m])
     total = 0.0
     for m in range(count):
         base = m * span
-        weight = arithmetic.exact_exp(float(outputs[base]) - float(highest))
+        weight = arithmetic.exact_exp(float(outputs[base]) + network.bias[channel, m] - highest)
         network.weights[m] = weight
         total = total + weight
         log_scale = min(max(float(outputs[base + 1]), -MAX_LOG_SCALE), MAX_LOG_SCALE)
@@ -136,11 +154,61 @@ def mix(network: Network, channel: int, features: np.ndarray, offsets: np.ndarra
         for k in range(span - 3):
             mean = mean + float(outputs[base + 3 + k]) * float(offsets[k])
         network.means[m] = mean * unit
+    share = 1.0 / (1.0 + arithmetic.exact_exp(-0.6931471805599453 * network.odds[channel]))
     for m in range(count):
-        network.weights[m] = network.weights[m] / total
+        network.weights[m] = network.weights[m] / total * share
+    follow(network, channel, unit, 1.0 - share)
+
+
+def follow(network: Network, channel: int, unit: float, share: float) -> None:
+    """Fill the mixture's last components: around the stack's prediction, of fixed scales, with weights that follow."""
+    count = network.bias.shape[1]
+    tracked = network.tracked[channel]
+    highest, total, scale = tracked[0], 0.0, unit * FIRST_SCALE
+    for g in range(1, NUM_TRACKED):
+        highest = max(highest, tracked[g])
+    for g in range(NUM_TRACKED):
+        weight = arithmetic.exact_exp(0.6931471805599453 * (tracked[g] - highest))
+        network.weights[count + g] = weight
+        total = total + weight
+        network.means[count + g] = 0.0
+        network.inverses[count + g] = 1.0 / max(scale, MIN_SCALE)
+        scale = scale * 1.75
+    for g in range(NUM_TRACKED):
+        network.weights[count + g] = network.weights[count + g] / total * share
+
+
+def learn(network: Network, table: np.ndarray, channel: int, distance: float) -> None:
+    """Tell the mixture the sample that came, less the anchor.
+
+    The weights of the components that follow are Bayesian with a memory that fades: log2 w = decay log2 w + log2 mass. So
+    are the odds between them and the network. The network's own logits get a bias that descends the code length.
+    """
+    count = network.bias.shape[1]
+    by_network, by_tracked, net_weight, tracked_weight = 0.0, 0.0, 0.0, 0.0
+    for m in range(count + NUM_TRACKED):
+        upper = arithmetic.logistic(table, (distance + 0.5 - network.means[m]) * network.inverses[m])
+        lower = arithmetic.logistic(table, (distance - 0.5 - network.means[m]) * network.inverses[m])
+        mass = max(upper - lower, LEAST_MASS)
+        network.masses[m] = mass
+        if m < count:
+            by_network = by_network + network.weights[m] * mass
+            net_weight = net_weight + network.weights[m]
+        else:
+            by_tracked = by_tracked + network.weights[m] * mass
+            tracked_weight = tracked_weight + network.weights[m]
+    for m in range(count):
+        gained = network.weights[m] * (network.masses[m] / by_network - 1.0 / net_weight)
+        network.bias[channel, m] += BIAS_RATE * gained
+    for g in range(NUM_TRACKED):
+        tracked = TRACK_DECAY * network.tracked[channel, g]
+        network.tracked[channel, g] = tracked + arithmetic.exact_log2(float(network.masses[count + g]))
+    gain = arithmetic.exact_log2(by_network / net_weight) - arithmetic.exact_log2(by_tracked / tracked_weight)
+    odds = FIRST_ODDS + ODDS_DECAY * (network.odds[channel] - FIRST_ODDS) + gain
+    network.odds[channel] = min(max(odds, -12.0), 12.0)
 
 
 def build() -> None:
     """Compile the kernels of this module and those that they call."""
     arithmetic.build()
-    compile_module(__name__, ("add_rows", "tanh", "step", "mix"))
+    compile_module(__name__, ("add_rows", "tanh", "step", "follow", "mix", "learn"))

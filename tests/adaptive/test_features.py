@@ -129,4 +129,4 @@ def test_options_come_back_from_plain_values() -> None:
         ({"own_history": 65}, "own_history is 65: it must be 0 to 64"),
     ):
         with pytest.raises(ValueError, match=message):
-            AdaptiveOptions(**options)
+            AdaptiveOptions(**options)  # type: ignore[arg-type]

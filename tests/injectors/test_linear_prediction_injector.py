@@ -67,7 +67,7 @@ def test_options_are_checked() -> None:
 def test_a_network_learns_from_what_the_dataset_gives(tmp_path: Path, make_stereo_folder: Callable[..., Path]) -> None:
     options = {"path": make_stereo_folder(3, 6000), "chunk_frames": 200, "context_frames": 20, "adaptive": SMALL}
     options |= {"piece_frames": 2500, "val_fraction": 0.34, "feature_folder": tmp_path / "kept"}
-    train, val = (ResidualChunkDataset(phase=phase, **options) for phase in ("train", "val"))  # type: ignore[arg-type]
+    train, val = (ResidualChunkDataset(phase=phase, **options) for phase in ("train", "val"))
     assert len(val) == 2 * (2 * (2480 // 200) + 980 // 200)
     items = [train.item(0, np.random.default_rng(seed)) for seed in range(16)]
     batch = [torch.stack([torch.from_numpy(item[key]) for item in items]) for key in
@@ -92,8 +92,9 @@ def test_items_of_the_dataset_are_stretches_of_one_channel(
 ) -> None:
     options = {"path": make_stereo_folder(3, 3000), "chunk_frames": 100, "context_frames": 20, "adaptive": SMALL}
     options |= {"val_fraction": 0.34, "feature_folder": tmp_path / "kept"}
-    val = ResidualChunkDataset(phase="val", **options)  # type: ignore[arg-type]
-    whole, described = val._describe(*val._pieces[0][:3])
+    val = ResidualChunkDataset(phase="val", **options)
+    segment, start, length, _ = val._pieces[0]
+    whole, described = val._describe(segment, start, length)
     for index in range(len(val)):
         place, channel = divmod(index, 2)
         item = val.item(index, np.random.default_rng(0))

@@ -30,9 +30,9 @@ class ResidualChunkDataset(AudioDataset):
     """One channel's features and residuals; see `codes.adaptive.features`.
 
     Any number of channels (pairs, and a single one where one is left), sample rates and bit depths go together: samples
-    are taken as they are in the file, whatever `bits` says. Training items
-    are chunks that start anywhere; validation items are all whole chunks of all channels. The first ``context_frames``
-    of an item are there to warm a recurrent state up and are not to be scored.
+    are taken as they are in the file, whatever `bits` says. Training items are chunks that start anywhere; validation
+    items are all whole chunks of all channels. The first ``context_frames`` of an item are there to warm a recurrent
+    state up and are not to be scored.
 
     Args:
         chunk_frames: frames of an item that are scored.
