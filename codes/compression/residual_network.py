@@ -181,8 +181,8 @@ def follow(network: Network, channel: int, unit: float, share: float) -> None:
 def learn(network: Network, table: np.ndarray, channel: int, distance: float) -> None:
     """Tell the mixture the sample that came, less the anchor.
 
-    The weights of the components that follow are Bayesian with a memory that fades: log2 w = decay log2 w + log2 mass. So
-    are the odds between them and the network. The network's own logits get a bias that descends the code length.
+    The weights of the components that follow are Bayesian with a memory that fades: log2 w = decay log2 w + log2 mass.
+    So are the odds between them and the network. The network's own logits get a bias that descends the code length.
     """
     count = network.bias.shape[1]
     by_network, by_tracked, net_weight, tracked_weight = 0.0, 0.0, 0.0, 0.0
