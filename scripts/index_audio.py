@@ -10,6 +10,7 @@ wrong use.
 
 import argparse
 import collections
+import dataclasses
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.data.audio.listing.index import Index, build_index
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.listing.manifest_writer import WRITERS, manifest_text, write_manifest
 from codes.data.audio.listing.walk import no_audio_message
 
@@ -42,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not index.entries and not index.errors:
             raise ValueError(no_audio_message(options.paths, index.left_out))
         if options.out is None:
-            _print(manifest_text(options.format, index.entries))
+            _print(manifest_text(options.format, _named(index.entries, options)))
         elif options.out != known:
-            write_manifest(options.out, options.format, index.entries)
+            write_manifest(options.out, options.format, _named(index.entries, options))
     except (ValueError, OSError) as error:
         print(_printable(f"{parser.prog}: error: {error}"), file=sys.stderr)
         return 2
@@ -64,6 +66,13 @@ def _check_places(options: argparse.Namespace) -> None:
         print(f"note: {out.name} is taken for a list, as a dataset's path, only with .json or .jsonl", file=sys.stderr)
     if root is not None and not root.is_dir():
         raise ValueError(f"--root: {root} is not a folder")
+
+
+def _named(entries: list[IndexEntry], options: argparse.Namespace) -> list[IndexEntry]:
+    """The entries, by their whole paths where names relative to several folders would fit no place."""
+    if len(options.paths) == 1 or options.format not in ("lengths", "trilobyte"):
+        return entries
+    return [dataclasses.replace(entry, relative=str(entry.path.absolute())) for entry in entries]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -172,3 +172,26 @@ def test_places_that_cannot_be_meant(
     assert main([str(tmp_path), *options]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["lengths", "trilobyte"])
+def test_files_of_two_folders_are_named_by_whole_paths(
+    form: str, music: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio(music.parent / "speech" / "d.wav")
+    monkeypatch.chdir(music.parent)
+    assert main(["music", "speech", "--format", form, "--out", "list.json"]) == 0
+    wanted = [music / "a.wav", music / "b" / "a.wav", music / "c.flac", music.parent / "speech" / "d.wav"]
+    assert sorted(json.loads(Path("list.json").read_text())) == sorted(map(str, wanted))
+    capsys.readouterr()
+    monkeypatch.chdir(music)
+    assert main([str(music.parent / "list.json")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(("name", "noted"), [("list.txt", True), ("list.JSON", False), ("list.json.gz", False)])
+def test_a_name_that_is_not_taken_for_a_list(
+    name: str, noted: bool, music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(music), "--format", "lengths", "--out", str(music.parent / name)]) == 0
+    assert (f"note: {name} is taken for a list, as a dataset's path, only with" in capsys.readouterr().err) == noted

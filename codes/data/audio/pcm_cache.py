@@ -85,6 +85,8 @@ class PcmCache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_root() / "pcm" if root is None else Path(root)
+        self._place = "" if root is None else f"cache_folder {root}: "  # the option's name first: its place is found
+        self._other = "set the environment variable WAVESCHOOL_CACHE to" if root is None else "name"
 
     def build(
         self,
@@ -184,15 +186,15 @@ class PcmCache:
             free_bytes = shutil.disk_usage(self.root).free
         except OSError as error:
             raise PcmCacheError(
-                f"cache_folder: the PCM cache cannot be made in {self.root}: {error.strerror}; name a folder that "
-                "can be written, or set the environment variable WAVESCHOOL_CACHE to one"
+                f"{self._place}the PCM cache cannot be made in {self.root}: {error.strerror}; "
+                f"{self._other} a folder that can be written"
             ) from error
         if needed_bytes > free_bytes:
             files = f"{len(missing)} file{'' if len(missing) == 1 else 's'}"
             raise PcmCacheError(
-                f"no room for the decoded PCM of {files} in {self.root}: {_size(needed_bytes)} are needed, "
-                f"{_size(free_bytes)} are free; delete old entries (python -m codes.data.audio.pcm_cache --prune 30) "
-                "or set the environment variable WAVESCHOOL_CACHE to a folder on a larger disk"
+                f"{self._place}no room for the decoded PCM of {files} in {self.root}: {_size(needed_bytes)} are "
+                f"needed, {_size(free_bytes)} are free; delete old entries (python -m codes.data.audio.pcm_cache "
+                f"--prune 30{f' --root {self.root}' if self._place else ''}) or {self._other} a folder on a larger disk"
             )
 
     def _build_all(
@@ -226,7 +228,7 @@ class PcmCache:
         with AudioFile(request.path, **how) as file:
             counted = _counted(file.blocks(), request)
             blocks = resample.resample_blocks(counted, file.info.sample_rate_hz, request.wanted_hz, plan.bits)
-            with _named_errors(request, plan), EntryWriter(plan, key, request.path) as writer:
+            with _named_errors(request, plan, self._place), EntryWriter(plan, key, request.path) as writer:
                 for block in blocks:
                     if stop.is_set():
                         raise InterruptedError(f"{request.path}: decoding was stopped")
@@ -277,7 +279,7 @@ def _counted(blocks: Iterator[np.ndarray], request: PcmRequest) -> Iterator[np.n
 
 
 @contextlib.contextmanager
-def _named_errors(request: PcmRequest, plan: CachedPcm) -> Iterator[None]:
+def _named_errors(request: PcmRequest, plan: CachedPcm, place: str) -> Iterator[None]:
     """Trouble with writing, as an error that says what was being written and how much it takes."""
     try:
         yield
@@ -286,7 +288,7 @@ def _named_errors(request: PcmRequest, plan: CachedPcm) -> Iterator[None]:
     except OSError as error:
         full = "the disk is full: " if error.errno in _DISK_IS_FULL else ""
         raise PcmCacheError(
-            f"cannot write {plan.path}, the decoded PCM of {request.path}: {full}{error.strerror}; "
+            f"{place}cannot write {plan.path}, the decoded PCM of {request.path}: {full}{error.strerror}; "
             f"{_size(plan.num_bytes)} are needed"
         ) from error
 

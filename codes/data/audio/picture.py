@@ -18,7 +18,8 @@ _COLOURS = np.array(
     ],
     dtype=np.float64,
 )
-_WINDOW = 2048  # samples
+_LONGEST_WINDOW, _SHORTEST_WINDOW = 2048, 128  # samples, powers of two
+_WINDOWS = 16  # that a picture of less than a second holds beside each other, at least
 _GAP = 4  # pixels between channels
 _MARGIN = 44  # pixels on the left for the names of ticks
 _FOOT = 16  # pixels below for them
@@ -103,17 +104,26 @@ def _row_of_hz(hz: float, sample_rate_hz: int, height: int) -> int:
 def _spectrogram(channel: np.ndarray, sample_rate_hz: int, width: int, height: int, floor_db: float) -> np.ndarray:
     """(T,) to uint8 (height, width, 3): one Hann window around the middle of each column of pixels."""
     centres = (np.arange(width) + 0.5) * len(channel) / width
-    half = _WINDOW // 2
+    window = _window(len(channel), sample_rate_hz)
+    half = window // 2
     padded = np.pad(channel, half, mode="reflect" if len(channel) > half else "constant")  # no click at the ends
-    frames = padded[centres.astype(np.int64)[:, None] + np.arange(_WINDOW)]  # (width, _WINDOW)
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_WINDOW) / _WINDOW)
+    frames = padded[centres.astype(np.int64)[:, None] + np.arange(window)]  # (width, window)
+    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(window) / window)
     magnitude = np.abs(np.fft.rfft(frames * hann)) / (hann.sum() / 2.0)  # a full-scale sine is 1
     decibels = 20.0 * np.log10(magnitude + 1e-12)
     mels = np.linspace(float(_mel(sample_rate_hz / 2)), 0.0, height)
-    bins = (700.0 * (10.0 ** (mels / 2595.0) - 1.0)) * _WINDOW / sample_rate_hz
-    low = np.minimum(bins.astype(np.int64), _WINDOW // 2 - 1)
+    bins = (700.0 * (10.0 ** (mels / 2595.0) - 1.0)) * window / sample_rate_hz
+    low = np.minimum(bins.astype(np.int64), half - 1)
     rows = decibels[:, low] + (bins - low) * (decibels[:, low + 1] - decibels[:, low])
     return colours(1.0 - rows.T / floor_db)
+
+
+def _window(num_frames: int, sample_rate_hz: int) -> int:
+    """Samples a window: shorter for less than a second, which long ones would smear."""
+    if num_frames >= sample_rate_hz:
+        return _LONGEST_WINDOW
+    fitting = 1 << (max(1, num_frames // _WINDOWS).bit_length() - 1)
+    return min(max(fitting, _SHORTEST_WINDOW), _LONGEST_WINDOW)
 
 
 def _waveform(channel: np.ndarray, width: int, height: int) -> np.ndarray:

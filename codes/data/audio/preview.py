@@ -23,7 +23,10 @@ from codes.data.audio import picture
 from codes.data.dataset import SKIPPED, Dataset
 from codes.yaml_source import OptionError, parse_yaml
 
-_NUM_PICTURED = 3
+_NUM_PICTURED = 3  # items, or fewer where they would be too high
+_MOST_PIXELS = 2100  # height of the picture
+_WAVEFORM_PIXELS, _SPECTROGRAM_PIXELS = 80, 200  # height of a channel
+_LEAST_SCALE = 0.1  # of those heights, for items of many channels
 _TIMED_SECONDS = 1.0
 
 
@@ -114,8 +117,10 @@ def _show(dataset: Dataset, num_items: int, out: Path) -> None:
     print(f"\n{_items_per_second(dataset):.0f} items/s on one core")
     pictured = _sounds(items[0])
     if pictured:
-        picture.save_png(out, _picture(items[:_NUM_PICTURED], pictured, getattr(dataset, "bits", 16)))
-        print(f"wrote {out}: {', '.join(pictured)} of {min(_NUM_PICTURED, len(items))} items, one below the other")
+        shown = items[: _num_pictured(items, pictured)]
+        picture.save_png(out, _picture(shown, pictured, getattr(dataset, "bits", 16)))
+        number = "1 item" if len(shown) == 1 else f"{len(shown)} items, one below the other"
+        print(f"wrote {out}: {', '.join(pictured)} of {number}")
 
 
 def _table(items: list[dict[str, Any]]) -> list[str]:
@@ -155,14 +160,29 @@ def _sounds(item: dict[str, Any]) -> list[str]:
     return [key for key, value in arrays.items() if value.dtype.kind in "if" and value.size]
 
 
+def _heights(item: dict[str, Any], keys: list[str]) -> tuple[int, int]:
+    """Pixels of an item's channels, and of what stands around them: titles, seconds, gaps."""
+    num_channels = sum(len(item[key]) for key in keys)
+    return num_channels * (_WAVEFORM_PIXELS + _SPECTROGRAM_PIXELS), 48 * len(keys) + 8 * num_channels
+
+
+def _num_pictured(items: list[dict[str, Any]], keys: list[str]) -> int:
+    """How many items the picture has room for; at least one."""
+    heights = np.cumsum([sum(_heights(item, keys)) for item in items[:_NUM_PICTURED]])
+    return max(1, int((heights <= _MOST_PIXELS).sum()))
+
+
 def _picture(items: list[dict[str, Any]], keys: list[str], bits: int) -> np.ndarray:
     """Waveform and spectrogram of each item's sounds."""
     images = []
     for item in items:
         rate_hz = int(item.get("sample_rate", 44_100))
+        panels, around = _heights(item, keys)
+        scale = min(1.0, max(_LEAST_SCALE, (_MOST_PIXELS - around) / panels))
         for key in keys:
             wav = item[key] if item[key].dtype.kind == "f" else item[key] / 2.0 ** (bits - 1)
             title = f"{key}  {Path(item.get('path', '')).name}"
-            images.append(picture.titled_image(picture.waveform_image(wav, rate_hz), title))
-            images.append(picture.spectrogram_image(wav, rate_hz))
+            waveform = picture.waveform_image(wav, rate_hz, height=int(scale * _WAVEFORM_PIXELS))
+            images.append(picture.titled_image(waveform, title))
+            images.append(picture.spectrogram_image(wav, rate_hz, height=int(scale * _SPECTROGRAM_PIXELS)))
     return picture.stack_images(images)

@@ -23,10 +23,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from codes import registry
+from codes.convert import Component
 from codes.data.audio import pcm_cache, pcm_entry
 from codes.data.audio.pcm_cache import CachedPcm, PcmCache, PcmCacheError, PcmEntryError, PcmRequest
 from codes.data.audio.reader import AudioInfo, AudioReadError, probe, read
 from codes.data.audio.resample import resample, resample_counted
+from codes.yaml_source import Mark, OptionError
 
 ROOT = Path(__file__).resolve().parents[3]
 NUM_FRAMES = 50_000
@@ -345,7 +348,7 @@ def test_disk_without_room_is_known_before(tmp_path: Path, cache: PcmCache):
     endless = PcmRequest(**{**vars(good), "info": AudioInfo(**{**vars(good.info), "num_frames": 2**50})})
     message = (
         r"no room for the decoded PCM of 1 file in .*cache: 4,194,304\.00 GiB are needed, [\d,.]+ [GM]iB are free; "
-        r"delete old entries \(.*--prune 30\) or set the environment variable WAVESCHOOL_CACHE"
+        r"delete old entries \(.*--prune 30 --root .*cache\) or name a folder on a larger disk$"
     )
     with pytest.raises(PcmCacheError, match=message):
         cache.build([endless])
@@ -365,11 +368,38 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path, cache: PcmCache):
     assert files_in(cache) == []
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path):
+def test_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path / "a.wav")
     (tmp_path / "file").touch()
-    with pytest.raises(PcmCacheError, match=r"cache_folder: .* made in .*file/pcm: Not a directory; name .*_CACHE"):
-        PcmCache(tmp_path / "file" / "pcm").build([request(tmp_path / "a.wav")])
+    root = tmp_path / "file" / "pcm"
+    made = rf"the PCM cache cannot be made in {root}: Not a directory; "
+    with pytest.raises(PcmCacheError, match=rf"^cache_folder {root}: {made}name a folder that can be written$"):
+        PcmCache(root).build([request(tmp_path / "a.wav")])
+    monkeypatch.setenv("WAVESCHOOL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PcmCacheError, match=rf"^{made}set the environment variable WAVESCHOOL_CACHE to a folder that"):
+        PcmCache().build([request(tmp_path / "a.wav")])
+
+
+def test_a_wrong_cache_folder_is_found_in_the_yaml(tmp_path: Path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "file").touch()
+    options: dict[str, Any] = {
+        "path": tmp_path / "a.wav",
+        "chunk_frames": 1000,
+        "cache": "all",
+        "cache_folder": tmp_path / "file",
+    }
+    options["val_fraction"] = 0.0
+    mark, other = Mark("a.yml", 7, 3), Mark("a.yml", 5, 3)
+    marks = dict.fromkeys(options, other) | {"cache_folder": mark}
+    cls = registry.find("dataset", "stereo_chunk")
+    assert cls is not None
+    component = Component(kind="dataset", type="stereo_chunk", cls=cls, options=options, mark=other, marks=marks)
+    with pytest.raises(OptionError) as caught:
+        component.build(phase="train")
+    ((place, message),) = caught.value.problems
+    assert message.startswith(f"dataset stereo_chunk: cache_folder {tmp_path}")
+    assert place == mark
 
 
 def start_build(cache: PcmCache, path: Path, sample_rate_hz: int | None) -> subprocess.Popen[str]:

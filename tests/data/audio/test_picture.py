@@ -64,3 +64,18 @@ def test_a_title_stands_above_the_image():
     assert titled.shape == (36, 300, 3)
     np.testing.assert_array_equal(titled[16:], image)
     assert titled[:16].max() > 200
+
+
+def test_a_click_in_a_short_chunk_stays_where_it_is():
+    click = np.zeros(2000)
+    click[1000] = 1.0
+    brightness = picture.spectrogram_image(click, 16_000, width=100, height=50, ticks=False).astype(int).sum((0, 2))
+    lit = np.flatnonzero(brightness > brightness.max() / 4)
+    assert 44 <= lit.min() < 50 <= lit.max() <= 55, "a window of 128 of 2000 samples is 6 columns of 100"
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "window"), [(16_000, 2048), (15_999, 512), (4096, 256), (2000, 128), (1, 128), (160_000, 2048)]
+)
+def test_the_window_suits_the_length(num_frames: int, window: int):
+    assert picture._window(num_frames, 16_000) == window

@@ -77,3 +77,31 @@ def test_options_are_written_as_in_the_yaml(
             preview.main("denoising", [*common, *bad])
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("num_channels", "keys", "num_items"), [(1, 1, 3), (2, 1, 3), (4, 1, 1), (2, 3, 1), (8, 1, 1), (24, 2, 1)]
+)
+def test_the_picture_is_never_much_higher_than_a_screen(num_channels: int, keys: int, num_items: int):
+    names = [f"wav{number}" for number in range(keys)]
+    items = [{name: np.zeros((num_channels, 500), np.int16) for name in names} | {"sample_rate": 8000}] * 5
+    assert preview._num_pictured(items, names) == num_items
+    image = preview._picture(items[:num_items], names, 16)
+    assert 900 < len(image) <= 2100
+
+
+def test_fewer_items_are_pictured_and_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(preview, "_TIMED_SECONDS", 0.02)
+    out = tmp_path / "picture.png"
+    for most, number in (
+        (2100, "3 items, one below the other"),
+        (1300, "2 items, one below the other"),
+        (700, "1 item"),
+    ):
+        monkeypatch.setattr(preview, "_MOST_PIXELS", most)
+        preview.main("stereo_chunk", ["--path", str(folder), "--chunk-frames", "500", "--out", str(out)])
+        assert capsys.readouterr().out.endswith(f"wrote {out}: wav of {number}\n")
+        with Image.open(out) as image:
+            assert image.size[1] <= most
