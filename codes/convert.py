@@ -49,7 +49,8 @@ class Component:
         except Exception as error:  # a plug-in's constructor may raise anything
             expected = isinstance(error, (ValueError, ImportError, OSError)) and str(error)
             message = str(error) if expected else registry.reason(error)
-            mark = self.marks.get(message.split(" ")[0], self.mark)  # messages begin with the option that is wrong
+            option = message.split(" ")[0].rstrip(":")  # messages begin with the option that is wrong
+            mark = self.marks.get(option, self.mark)
             raise OptionError([(mark, f"{self.kind} {self.type}: {message}")]) from error
 
 

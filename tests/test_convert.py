@@ -166,3 +166,16 @@ def test_annotations_in_words() -> None:
     assert describe(Annotated[float, Range(least=0, below=1)]) == "a number at least 0 and below 1"
     assert describe(Literal["a", 2]) == "one of a, 2"
     assert describe(Inner) == "a mapping"
+
+
+@pytest.mark.parametrize("message", ["level is 3, it must be 2", "level: 3 is too much"])
+def test_a_refused_option_is_found_in_its_place(message: str) -> None:
+    def refuse(level: int) -> None:
+        raise ValueError(message)
+
+    marks = {"level": Mark("x.yml", 7, 12)}
+    component = Component(
+        kind="dataset", type="tones", cls=refuse, options={"level": 3}, mark=Mark("x.yml", 5, 1), marks=marks
+    )
+    with pytest.raises(OptionError, match=r"^x\.yml:7:12: dataset tones: level"):
+        component.build()

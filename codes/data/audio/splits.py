@@ -50,6 +50,9 @@ class Split:
         if (self.val_list is not None) != (self.by == "list"):
             needs = "split: list needs" if self.by == "list" else f"split: {self.by} does not take"
             raise ValueError(f"val_list: {needs} val_list, the file that names the validation files")
+        if self.val_list is not None and not self.val_list.is_file():
+            reason = "is no file" if self.val_list.exists() else "does not exist"
+            raise ValueError(f"val_list: {self.val_list} {reason}")
 
     def files(self, files: Sequence[FoundFile]) -> Sides:
         """Training files and validation files, each in the order given; for "interval" all files are on both sides.
@@ -139,7 +142,8 @@ def _by_list(files: Sequence[FoundFile], val_list: Path | None) -> Sides:
     try:
         lines = val_list.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"val_list: {val_list} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"val_list: {val_list} cannot be read: {reason}") from error
     relatives = {file.relative for file in files}
     val: set[str] = set()
     for number, line in enumerate(lines, start=1):

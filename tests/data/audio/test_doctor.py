@@ -403,6 +403,29 @@ def test_a_leak_is_an_error(tmp_path: Path):
     assert not diagnosis.is_safe()
 
 
+def test_a_leak_of_many_files_names_a_few(tmp_path: Path):
+    for number in range(12):
+        write(tmp_path / "music" / f"{number:02}.wav", noise())
+    (tmp_path / "val.txt").write_text("0*\n")
+    plan = Plan(split=Split(by="list", val_list=tmp_path / "val.txt"))
+    diagnosis = examine(tmp_path / "music", plan)
+    leak = next(finding for finding in diagnosis.findings if finding.kind == "leak")
+    assert leak.what == "to train: 10.wav, 11.wav; to validate: 00.wav, 01.wav, 02.wav, 03.wav and 6 more"
+    assert len(leak.values["val"]) == 10
+
+
+def test_a_list_that_names_nothing_is_advised_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(2):
+        write(tmp_path / "music" / f"{number}.wav", noise(seed=number))
+    (tmp_path / "val.txt").write_text("other.wav\n")
+    diagnosis = examine(tmp_path / "music", Plan(split=Split(by="list", val_list=tmp_path / "val.txt")))
+    finding = next(finding for finding in diagnosis.findings if finding.kind == "no_split")
+    assert finding.option == f"val_list: {tmp_path / 'val.txt'}"
+    wrong = [str(tmp_path / "music"), "--split", "list", "--val-list", str(tmp_path / "none.txt")]
+    assert main(wrong) == 2
+    assert capsys.readouterr().err == f"error: val_list: {tmp_path / 'none.txt'} does not exist\n"
+
+
 @pytest.mark.parametrize("split", [Split(val_fraction=0.0), Split(val_fraction=1.0), Split(by="interval")])
 def test_no_leak_where_equal_files_are_treated_alike(tmp_path: Path, split: Split):
     diagnosis = examine(_leaky(tmp_path), Plan(split=split))

@@ -60,8 +60,13 @@ def test_list_names_files_and_patterns(tmp_path: Path):
     listed.write_text("artist1/track1.wav\nartist9/*\n")
     with pytest.raises(ValueError, match=r"val\.txt:2: 'artist9/\*' is none of the 40 files found"):
         Split(by="list", val_list=listed).files(FILES)
-    with pytest.raises(ValueError, match=r"val_list: .*none\.txt cannot be read"):
-        Split(by="list", val_list=tmp_path / "none.txt").files(FILES)
+    with pytest.raises(ValueError, match=r"val_list: .*none\.txt does not exist$"):
+        Split(by="list", val_list=tmp_path / "none.txt")
+    with pytest.raises(ValueError, match=r"val_list: .* is no file$"):
+        Split(by="list", val_list=tmp_path)
+    listed.write_bytes(b"\xff\xfe not text")
+    with pytest.raises(ValueError, match=r"val_list: .*val\.txt cannot be read: .*utf-8"):
+        Split(by="list", val_list=listed).files(FILES)
 
 
 def test_names_with_brackets_and_hashes_are_taken_as_they_are(tmp_path: Path):

@@ -8,6 +8,8 @@ from pathlib import Path
 from codes.data.audio.health.diagnosis import FileReport, Finding, Plan, Side
 from codes.data.audio.listing.folder import FoundFile
 
+_MOST_NAMES = 4  # of one side of a leak
+
 
 def with_sides(files: list[FileReport], plan: Plan) -> tuple[list[FileReport], list[Finding]]:
     """The files, each with the side of the split that the datasets would put it on.
@@ -24,6 +26,8 @@ def with_sides(files: list[FileReport], plan: Plan) -> tuple[list[FileReport], l
     except ValueError as error:
         advice = "split: interval holds out a stretch of each file; val_fraction: 0 takes no validation"
         option = "split: interval"
+        if plan.split.by == "list":
+            advice, option = "name files that are there, relative to the folder", f"val_list: {plan.split.val_list}"
         return files, [Finding(kind="no_split", severity="error", what=str(error), advice=advice, option=option)]
     in_train, in_val = {file.path for file in train}, {file.path for file in val}
 
@@ -161,13 +165,19 @@ def _duplicates(files: Sequence[FileReport]) -> list[Finding]:
     return found
 
 
+def _some(names: list[str]) -> str:
+    """The first names and how many more; all of them stand in the JSON."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _leak(group: list[FileReport]) -> Finding:
     train = [file.relative for file in group if file.side == "train"]
     val = [file.relative for file in group if file.side == "val"]
     return Finding(
         kind="leak",
         severity="error",
-        what=f"to train: {', '.join(train)}; to validate: {', '.join(val)}",
+        what=f"to train: {_some(train)}; to validate: {_some(val)}",
         advice="delete all but one, or split: folder or list so that they are on one side",
         files=tuple(file.path for file in group),
         values={"train": train, "val": val},
