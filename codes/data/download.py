@@ -96,7 +96,6 @@ def download(
     Raises:
         DownloadError: it cannot be had, or is not what it should be.
     """
-    folder = Path(folder)
     path = folder / remote.file_name
     try:
         folder.mkdir(parents=True, exist_ok=True)
