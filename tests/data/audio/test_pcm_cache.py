@@ -405,7 +405,8 @@ def test_a_wrong_cache_folder_is_found_in_the_yaml(tmp_path: Path):
 def start_build(cache: PcmCache, path: Path, sample_rate_hz: int | None) -> subprocess.Popen[str]:
     """A process of its own that builds one entry and prints its path."""
     code = (
-        "import hashlib, sys; from pathlib import Path\n"
+        "import hashlib, signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background ignores it
         "from codes.data.audio.pcm_cache import PcmCache, PcmRequest; from codes.data.audio.reader import probe\n"
         f"path = Path({str(path)!r}); digest = hashlib.sha256(path.read_bytes()).hexdigest()\n"
         "request = PcmRequest(path=path, content_hash=digest, info=probe(path), "
@@ -429,7 +430,7 @@ def wait_for_partial(cache: PcmCache, process: subprocess.Popen[str]) -> Path:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_build_leaves_no_entry(tmp_path: Path, cache: PcmCache, how: signal.Signals):
-    write(tmp_path / "a.wav", num_frames=16_000_000)
+    write(tmp_path / "a.wav", num_frames=4_000_000)
     process = start_build(cache, tmp_path / "a.wav", 48_001)
     partial = wait_for_partial(cache, process)
     process.send_signal(how)
@@ -542,7 +543,7 @@ def test_little_more_is_read_from_the_disk_than_needed(tmp_path: Path, cache: Pc
     def num_bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split("read_bytes: ")[1].split()[0])
 
-    write(tmp_path / "a.wav", num_frames=16_000_000)
+    write(tmp_path / "a.wav", num_frames=4_000_000)
     (entry,) = build(cache, request(tmp_path / "a.wav"))
     with entry.path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # out of the system's memory
