@@ -35,7 +35,7 @@ class Running:
     trial: Any
     pid: int
     process: "subprocess.Popen[bytes] | None"
-    reported: int = 0
+    reported: int = 0  # the last step whose figure the study has
     pruned: bool = False
 
 
@@ -163,7 +163,7 @@ class Sweep:
             )  # fmt: skip
         trial.set_user_attr("pid", process.pid)
         self.say(f"{name}: {'  '.join(values)}")
-        return Running(trial, process.pid, process)
+        return Running(trial, process.pid, process, self._last_reported(trial))
 
     def _adopt(self, trial: Any) -> tuple[Any, Running | None]:
         """A run that goes on although the search that started it was killed, or None where it must be continued."""
@@ -171,7 +171,11 @@ class Sweep:
         if pid is None or not _is_run(pid, self.name(trial)):
             return trial, None
         self.say(f"{self.name(trial)}: is still running")
-        return trial, Running(trial, pid, None)
+        return trial, Running(trial, pid, None, self._last_reported(trial))
+
+    def _last_reported(self, trial: Any) -> int:
+        """The last step whose figure the study has: an earlier search may have reported some."""
+        return max(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values, default=0)
 
     def _ended(self, left: Running) -> bool:
         """Look at a run: report its validations, stop it where it is not worth going on, and tell how it ended."""
@@ -179,9 +183,9 @@ class Sweep:
 
         alive = left.process.poll() is None if left.process else _is_run(left.pid, self.name(left.trial))
         lines = self.validations(left.trial)
-        for line in lines[left.reported :]:
+        for line in [line for line in lines if line["step"] > left.reported]:  # a continued run writes some again
             left.trial.report(figure(line), line["step"])
-        left.reported = len(lines)
+            left.reported = line["step"]
         if alive and not left.pruned and lines and self.sampler == "halving" and left.trial.should_prune():
             left.pruned = True
             self._stop(left)

@@ -160,6 +160,22 @@ def test_a_trial_that_was_cut_off_is_continued(search: Callable[..., Sweep], tmp
     assert [line["step"] for line in lines if line["split"] == "val"] == list(range(1, 10))
 
 
+def test_figures_that_a_killed_search_reported_are_not_reported_again(search: Callable[..., Sweep]) -> None:
+    options = {"trials": 1, "overrides": ["logger.save_checkpoint_freq=1"]}
+    sweep = search(f"{LR}: [0.1]\n", **options)
+    left = sweep._start(sweep._ask())
+    while not left.reported and left.process is not None and left.process.poll() is None:
+        sweep._ended(left)
+        time.sleep(0.01)
+    assert left.process is not None
+    left.process.kill()
+    left.process.wait()
+    again = search(f"{LR}: [0.1]\n", **options)
+    assert again._last_reported(again._unfinished()[0]) == left.reported > 0
+    again.run()  # Optuna warns of a step that is reported twice, and warnings are errors here
+    assert list(again.study.get_trials()[0].intermediate_values) == list(range(1, 10))
+
+
 def test_a_run_that_outlived_its_search_is_taken_over(search: Callable[..., Sweep]) -> None:
     said: list[str] = []
     sweep = search(f"{LR}: [0.1]\n", trials=1)
