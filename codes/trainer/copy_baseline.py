@@ -1,28 +1,30 @@
 """What copying would reach on a task: the least that a model of it must beat.
 
-A task's dataset gives an input beside what is to be predicted. The copy says that a sample is the input's sample at its
-place, or the sample before it, or the end of what was given once more. Two figures say how good that is, over the very
-items that the model is validated on:
+A task's dataset gives an input beside what is to be predicted, or its step splits the channels. The copy says that a
+sample is the input's sample at its place, or the sample before it, or the end of what was given once more. Two figures
+say how good that is, over the very samples that the model is validated on:
 
 - mean square: of the difference from the real samples, both in [-1, 1);
-- bits per sample: of the differences, coded by the two-sided geometric distribution P(d) ~ theta^|d| with the best
-  theta of each item, as if it cost nothing to say. With m the mean of |d| that is
-  theta = (sqrt(1 + m^2) - 1) / m, and the code takes -log2((1 - theta) / (1 + theta)) - m log2(theta) bits.
+- bits per sample: of the differences of the codes that the model predicts (`pcm_quantize`, `mu_law`), coded by the
+  two-sided geometric distribution P(d) ~ theta^|d| with the best theta of each item, as if it cost nothing to say.
+  With m the mean of |d| that is theta = (sqrt(1 + m^2) - 1) / m, and the code takes
+  -log2((1 - theta) / (1 + theta)) - m log2(theta) bits.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codes.entries import Experiment
+from codes.entries import Entry, Experiment
 from codes.trainer.build import Parts
 
 AT_ITS_PLACE = {"noisy": "the noisy sample at its place", "degraded": "the degraded sample at its place"}
 CONTINUED = (("past", "future", None), ("prev", "next", "next_mask"))
+CODERS = ("pcm_quantize", "mu_law")
 
 
 @dataclass
@@ -33,14 +35,14 @@ class CopyFigures:
     squares: float = 0.0
     samples: float = 0.0
 
-    def add(self, difference: Tensor, mask: Tensor, depth: int) -> None:
-        """difference (B, T) integers at `depth` bits; mask (B, T) bool."""
-        counted = mask.double()
-        magnitude = difference.double().abs() * counted
-        number = counted.sum(1)
+    def add(self, copy: Tensor, real: Tensor, mask: Tensor, depth: int, codes: Callable[[Tensor], Tensor]) -> None:
+        """copy, real (B, T) integers of `depth` bits; mask (B, T) bool; codes: what the model predicts of samples."""
+        counted, number = mask.double(), mask.double().sum(1)
+        magnitude = (codes(real).long() - codes(copy).long()).abs() * counted
         mean = magnitude.sum(1) / number.clamp(min=1)
         self.bits += float((geometric_bits(mean) * number).sum())
-        self.squares += float((magnitude / 2 ** (depth - 1)).square().sum())
+        difference = (real.double() - copy.double()) * counted / 2 ** (depth - 1)
+        self.squares += float(difference.square().sum())
         self.samples += float(number.sum())
 
 
@@ -50,17 +52,19 @@ def geometric_bits(mean: Tensor) -> Tensor:
     return torch.log2((1 + theta) / (1 - theta)) - torch.special.xlogy(mean, theta) / math.log(2)
 
 
-def copies(batch: dict[str, Any], chunk_frames: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+def copies(batch: dict[str, Any], judged: slice, split: bool = False) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """(what is copied, copy (B, T), real (B, T), mask (B, T)) of a task's batch; nothing where it is no task.
 
     Args:
         batch: as the loader gives it.
-        chunk_frames: frames at the end of ``wav`` that are judged.
+        judged: the frames of ``wav`` that the loss counts.
+        split: whether one channel of ``wav`` is given and the other predicted.
     """
-    for key, title in AT_ITS_PLACE.items():
-        if key in batch:
-            real = batch["wav"][:, 0, -chunk_frames:]
-            yield title, batch[key][:, 0, -chunk_frames:], real, torch.ones_like(real, dtype=torch.bool)
+    places = [(title, batch[key][:, 0], batch["wav"][:, 0]) for key, title in AT_ITS_PLACE.items() if key in batch]
+    if split:  # as far apart in either direction
+        places.append(("the given channel at its place", batch["wav"][:, 0], batch["wav"][:, 1]))
+    for title, copy, real in places:
+        yield title, copy[:, judged], real[:, judged], torch.ones_like(real[:, judged], dtype=torch.bool)
     for before, after, mask in CONTINUED:
         if after not in batch:
             continue
@@ -79,31 +83,38 @@ def measure(parts: Parts, experiment: Experiment) -> dict[str, CopyFigures]:
     found: dict[str, CopyFigures] = {}
     if loader is None or not hasattr(dataset, "chunk_frames"):
         return found
-    depth: int = dataset.bits  # type: ignore[union-attr]
-    wanted = model_depth(experiment) or depth
+    coder, codes = _injector(experiment, CODERS), lambda samples: samples
+    if coder is not None:
+        codes = coder.built_from.build(parts.networks).forward
+    judged = judged_frames(experiment, dataset.chunk_frames)  # type: ignore[union-attr]
+    split = _injector(experiment, ("channel_split",)) is not None
     total, limit = len(loader), experiment.options.eval.max_batches
     numbers = range(total) if limit is None or limit >= total else [n * total // limit for n in range(limit)]
     for number in numbers:
-        ways = list(copies(loader.batch(number), dataset.chunk_frames))  # type: ignore[union-attr]
+        ways = list(copies(loader.batch(number), judged, split))
         if not ways:
             break
         for title, copy, real, mask in ways:
-            difference = at_depth(real, depth, wanted) - at_depth(copy, depth, wanted)
-            found.setdefault(title, CopyFigures()).add(difference, mask, wanted)
+            found.setdefault(title, CopyFigures()).add(copy, real, mask, dataset.bits, codes)  # type: ignore[union-attr]
     return found
 
 
-def model_depth(experiment: Experiment) -> int | None:
-    """The bit depth of the first pcm_quantize; None where there is none."""
+def judged_frames(experiment: Experiment, chunk_frames: int) -> slice:
+    """The frames of an item that the loss counts: those that `narrow` cuts out for its target, else the chunk."""
+    for step in experiment.steps:
+        targets = {loss.reads.get("target") for loss in step.losses}
+        for entry in step.injectors:
+            if entry.built_from.type == "narrow" and targets & set(entry.flags.out):
+                options = entry.built_from.options
+                start, length = options.get("start", 0), options.get("length")
+                return slice(start, None if length is None else start + length or None)
+    return slice(-chunk_frames, None)
+
+
+def _injector(experiment: Experiment, types: tuple[str, ...]) -> Entry | None:
+    """The first injector of one of these types."""
     entries = [entry for step in experiment.steps for entry in step.injectors]
-    found = [e.built_from.options.get("bits", 16) for e in entries if e.built_from.type == "pcm_quantize"]
-    return int(found[0]) if found else None
-
-
-def at_depth(samples: Tensor, bits: int, wanted: int) -> Tensor:
-    """Integers of `bits` bits as `pcm_quantize` would shift them."""
-    wide = samples.long()
-    return wide >> (bits - wanted) if bits > wanted else wide << (wanted - bits)
+    return next((entry for entry in entries if entry.built_from.type in types), None)
 
 
 def report(parts: Parts, experiment: Experiment, best: dict[str, float] | None) -> list[str]:
@@ -112,7 +123,7 @@ def report(parts: Parts, experiment: Experiment, best: dict[str, float] | None) 
     if not found:
         return []
     in_bits = any(loss.loss.measures_bits for step in parts.steps for loss in step.losses)
-    in_bits = in_bits and model_depth(experiment) is not None
+    in_bits = in_bits and _injector(experiment, CODERS) is not None
     samples = int(next(iter(found.values())).samples)
     lines = [f"copying, on the same {samples:,} samples (differences by the best geometric code of each item):"]
     width = max(len(title) for title in found)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codes.experiment import load_experiment
-from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, measure
+from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, judged_frames, measure
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -26,31 +26,49 @@ def test_the_code_is_the_best_two_sided_geometric_one(mean: float) -> None:
 
 def test_figures_by_hand_within_the_mask() -> None:
     figures = CopyFigures()
-    figures.add(torch.tensor([[3, -1, 99]]), torch.tensor([[True, True, False]]), 8)
+    real = torch.tensor([[13, 9, 99]])
+    copy, mask = torch.full_like(real, 10), torch.tensor([[True, True, False]])
+    figures.add(copy, real, mask, 8, lambda samples: 2 * samples)
     assert figures.samples == 2
-    assert math.isclose(figures.bits, 2 * float(geometric_bits(torch.tensor(2.0).double())))
-    assert math.isclose(figures.squares, (9 + 1) / 128**2)
+    assert math.isclose(figures.bits, 2 * float(geometric_bits(torch.tensor(4.0).double())))  # of the codes
+    assert math.isclose(figures.squares, (9 + 1) / 128**2)  # of the samples
 
 
 def test_copies_of_each_task() -> None:
     wav, other = torch.arange(8)[None, None], torch.arange(10, 18)[None, None]
-    (title, copy, real, mask), *rest = copies({"wav": wav, "noisy": other}, 3)
+    (title, copy, real, mask), *rest = copies({"wav": wav, "noisy": other}, slice(-3, None))
     assert title == "the noisy sample at its place"
     assert not rest
     assert copy.tolist() == [[15, 16, 17]]
     assert real.tolist() == [[5, 6, 7]]
     assert mask.all()
+    stereo = torch.cat([wav, wav + 5], 1)
+    ((title, copy, real, _),) = copies({"wav": stereo}, slice(2, 5), split=True)
+    assert title == "the given channel at its place"
+    assert copy.tolist() == [[2, 3, 4]]
+    assert real.tolist() == [[7, 8, 9]]
     mask = torch.tensor([[True, True, True, True, False]])
     batch = {"wav": wav, "prev": wav[..., :3], "next": wav[..., 3:], "next_mask": mask}
-    before, silence, again = copies(batch, 8)
+    before, silence, again = copies(batch, slice(-8, None))
     assert not silence[1].any()
     assert before[1].tolist() == [[2, 3, 4, 5, 6]]
     assert again[1].tolist() == [[0, 1, 2, 0, 1]]
     assert before[3] is again[3] is mask
-    assert not list(copies({"wav": wav}, 8))
+    assert not list(copies({"wav": wav}, slice(-8, None)))
 
 
-@pytest.mark.parametrize(("name", "ways"), [("prev_next", 3), ("denoising", 1), ("bit_depth_restoration", 1)])
+@pytest.mark.parametrize(
+    ("name", "judged"),
+    [("denoising", slice(-512, None)), ("t5_denoising", slice(64, 320)), ("stereo_t5", slice(64, 320))],
+)
+def test_the_samples_are_those_that_the_loss_counts(name: str, judged: slice) -> None:
+    experiment = load_experiment(EXPERIMENTS / f"{name}.yml")
+    assert judged_frames(experiment, 512) == judged
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"), [("prev_next", 3), ("denoising", 1), ("stereo_t5", 1), ("t5_past_future", 3)]
+)
 def test_a_run_ends_with_what_copying_reaches(
     name: str, ways: int, tmp_path: Path, make_stereo_folder: Callable[..., Path]
 ) -> None:
