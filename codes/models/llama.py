@@ -6,7 +6,6 @@ first token counts as well), and code lengths are of the codes of the audio, not
 so the trainer's bits per sample are bits per sample.
 """
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from codes.models.heads import Choice
 from codes.models.network import Network
+from codes.models.transformers_weights import load_pretrained, one_line, require_transformers
 
 PROGRESS_TOKENS = 256
 SIZES = {"layers": 4, "model_dim": 256, "heads": 4, "max_length": 2048}  # of a model that is not pretrained
@@ -48,7 +48,7 @@ class Llama(Network):
     def __init__(
         self,
         *,
-        pretrained: str | None = None,
+        pretrained: Path | None = None,
         vocabulary: int = 256,
         tables: Literal["new", "mapped"] = "new",
         output: Literal["nats", "logits"] = "nats",
@@ -63,7 +63,7 @@ class Llama(Network):
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _quieten()
+        require_transformers("llama")
         if not 2 <= vocabulary <= 65536:
             raise ValueError(f"vocabulary is {vocabulary}: llama takes 2 to 65536 codes")
         if not 0 <= dropout < 1:
@@ -82,8 +82,9 @@ class Llama(Network):
             if given:
                 names = ", ".join(given)
                 raise ValueError(f"{names}: a pretrained model brings its own; take this away, or `pretrained`")
-            self.llama = _pretrained_llama(pretrained, dropout)
-            token_ids, first = self._fit_tables(pretrained, tables)
+            source = pretrained.as_posix()
+            self.llama = load_pretrained(source, "llama", "LlamaForCausalLM", attention_dropout=dropout)
+            token_ids, first = self._fit_tables(source, tables)
         positions = int(self.llama.config.max_position_embeddings)
         self.max_length = positions if max_length is None else max_length
         if not 2 <= self.max_length <= positions:
@@ -95,7 +96,7 @@ class Llama(Network):
 
     token_ids: Tensor  # (V,) the model's token for each code
 
-    def _fit_tables(self, pretrained: str, tables: str) -> tuple[Tensor, int]:
+    def _fit_tables(self, source: str, tables: str) -> tuple[Tensor, int]:
         """Tokens that stand for the codes, and the one before the first."""
         if tables == "new":
             config, std = self.llama.config, self.llama.config.initializer_range
@@ -109,10 +110,10 @@ class Llama(Network):
             return torch.arange(self.vocabulary), self.vocabulary
         if self.vocabulary != 256:
             raise ValueError(f"vocabulary is {self.vocabulary}: tables: mapped knows the tokens of 256 bytes")
-        tokens, first = _byte_tokens(pretrained)
+        tokens, first = _byte_tokens(source)
         rows = self.llama.get_input_embeddings().num_embeddings
         if max(*tokens, first) >= rows:
-            raise ValueError(f"{pretrained}: its tokenizer has token {max(*tokens, first)}, its model only {rows}")
+            raise ValueError(f"{source}: its tokenizer has token {max(*tokens, first)}, its model only {rows}")
         return torch.tensor(tokens), first
 
     def portable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -262,18 +263,6 @@ class LlamaStepper:
         self.token += 1
 
 
-def _quieten() -> None:
-    """No progress bars and no advice on stderr from transformers; its errors become ours."""
-    try:
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise ValueError(
-            f"which_model: llama needs the package transformers (pip install transformers): {error}"
-        ) from error
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(logging.ERROR)
-
-
 # What makes a Llama this one, besides its weights and its vocabulary.
 _KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
          "intermediate_size", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "attention_bias",
@@ -317,42 +306,6 @@ def _random_llama(
     return LlamaForCausalLM(config)
 
 
-def _pretrained_llama(source: str, dropout: float) -> Any:
-    """The model in a folder or on the hub, in float32.
-
-    Raises:
-        ValueError: it is not there, is no Llama, or lacks weights.
-    """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, LlamaForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        where = "has no config.json that transformers reads" if Path(source).is_dir() else _NOT_FOUND
-        raise ValueError(f"pretrained: {source} {where}: {_line(error)}") from error
-    if config.model_type != "llama":
-        raise ValueError(f"pretrained: {source} is a model of type {config.model_type!r}; llama takes Llamas only")
-    try:
-        config.attention_dropout = dropout
-        loaded: Any = LlamaForCausalLM.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True
-        )  # fmt: skip
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"pretrained: the weights of {source} cannot be loaded: {_line(error)}") from error
-    model, report = loaded
-    missing = sorted(report["missing_keys"])
-    unlike = sorted(str(key[0]) for key in report.get("mismatched_keys") or ())
-    if missing or unlike:
-        faults = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in
-                  (("missing", missing), ("of another shape", unlike)) if keys]  # fmt: skip
-        raise ValueError(f"pretrained: {source} does not hold all weights of its model: {', '.join(faults)}")
-    return model
-
-
-_NOT_FOUND = "is no folder here, and no model that the hub gives (is there a network, does it ask for a licence?)"
-
-
 def _byte_tokens(source: str) -> tuple[list[int], int]:
     """Tokens of the 256 bytes in a tokenizer, and its beginning-of-sequence token.
 
@@ -364,7 +317,7 @@ def _byte_tokens(source: str) -> tuple[list[int], int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"tables: mapped needs the tokenizer of {source}: {_line(error)}") from error
+        raise ValueError(f"tables: mapped needs the tokenizer of {source}: {one_line(error)}") from error
     known = tokenizer.get_vocab()
     for names in ([f"<0x{byte:02X}>" for byte in range(256)], _byte_characters()):
         if all(name in known for name in names):
@@ -380,8 +333,3 @@ def _byte_characters() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"

@@ -44,7 +44,7 @@ def load_pretrained(source: str, network: str, class_name: str, **changes: Any) 
         config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         where = "has no config.json that transformers reads" if Path(source).is_dir() else _NOT_FOUND
-        raise ValueError(f"pretrained is {source}: it {where}: {_line(error)}") from error
+        raise ValueError(f"pretrained is {source}: it {where}: {one_line(error)}") from error
     if config.model_type != network:
         found = f"pretrained is {source}, a model of type {config.model_type!r}"
         raise ValueError(f"{found}: which_model: {network} takes {network!r} only")
@@ -55,7 +55,7 @@ def load_pretrained(source: str, network: str, class_name: str, **changes: Any) 
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # whatever the readers of its many formats raise
-        raise ValueError(f"pretrained is {source}: its weights cannot be loaded: {_line(error)}") from error
+        raise ValueError(f"pretrained is {source}: its weights cannot be loaded: {one_line(error)}") from error
     missing = sorted(report["missing_keys"])
     unlike = sorted(str(key[0]) for key in report.get("mismatched_keys") or ())
     if missing or unlike:
@@ -65,5 +65,6 @@ def load_pretrained(source: str, network: str, class_name: str, **changes: Any) 
     return model
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error of a library, its kind first, cut to a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

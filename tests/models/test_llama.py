@@ -167,7 +167,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_mapped_bytes_are_the_tokens_of_the_tokenizer(folder: Path):
-    llama, ids = Llama(pretrained=str(folder), tables="mapped").eval(), some_ids()
+    llama, ids = Llama(pretrained=folder, tables="mapped").eval(), some_ids()
     assert llama.max_length == 64
     with torch.no_grad():
         inputs = torch.cat([torch.full((2, 1), 1), 290 - ids], 1)
@@ -179,7 +179,7 @@ def test_mapped_bytes_are_the_tokens_of_the_tokenizer(folder: Path):
 
 
 def test_new_tables_keep_the_blocks(folder: Path):
-    llama, source = Llama(pretrained=str(folder), vocabulary=512, max_length=32), Llama(pretrained=str(folder))
+    llama, source = Llama(pretrained=folder, vocabulary=512, max_length=32), Llama(pretrained=folder)
     assert llama.llama.get_input_embeddings().weight.shape == (513, 32)
     assert llama(some_ids(length=32, vocabulary=512)).shape == (2, 32)
     for name, parameter in llama.named_parameters():
@@ -188,15 +188,15 @@ def test_new_tables_keep_the_blocks(folder: Path):
     with pytest.raises(ValueError, match="T from 1 to max_length = 32"):
         llama(some_ids(length=33))
     with pytest.raises(ValueError, match="max_length is 65: the model has 64 positions"):
-        Llama(pretrained=str(folder), max_length=65)
-    restored = Llama(pretrained=str(folder), vocabulary=512, max_length=32)
+        Llama(pretrained=folder, max_length=65)
+    restored = Llama(pretrained=folder, vocabulary=512, max_length=32)
     restored.load_state_dict(llama.state_dict())
     assert torch.equal(restored(some_ids(length=32)), llama(some_ids(length=32)))
 
 
 @pytest.mark.parametrize("tables", ["new", "mapped"])
 def test_a_portable_network_needs_no_pretrained_one(folder: Path, tables: Any):
-    llama, ids = Llama(pretrained=str(folder), tables=tables).eval(), some_ids()
+    llama, ids = Llama(pretrained=folder, tables=tables).eval(), some_ids()
     options, weights = llama.portable()
     again = Llama(**json.loads(json.dumps(options))).eval()
     again.load_state_dict(weights)
@@ -218,30 +218,30 @@ def test_what_is_wrong_with_a_pretrained_model_is_said(folder: Path, tmp_path: P
     from safetensors.torch import load_file, save_file
 
     with pytest.raises(ValueError, match=r"has no config\.json that transformers reads"):
-        Llama(pretrained=str(tmp_path))
+        Llama(pretrained=tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"the weights of {tmp_path} cannot be loaded: OSError"):
-        Llama(pretrained=str(tmp_path))
+    with pytest.raises(ValueError, match=f"pretrained is {tmp_path}: its weights cannot be loaded: OSError"):
+        Llama(pretrained=tmp_path)
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"does not hold all weights of its model: 1 missing \(model.layers.1.mlp.up"):
-        Llama(pretrained=str(tmp_path))
+        Llama(pretrained=tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        Llama(pretrained=str(tmp_path))
+        Llama(pretrained=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
-    with pytest.raises(ValueError, match="is a model of type 'mistral'; llama takes Llamas only"):
-        Llama(pretrained=str(tmp_path))
+    with pytest.raises(ValueError, match="a model of type 'mistral': which_model: llama takes 'llama' only"):
+        Llama(pretrained=tmp_path)
 
 
 def test_a_name_that_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="nobody/nothing is no folder here, and no model that the hub gives"):
-        Llama(pretrained="nobody/nothing")
+    with pytest.raises(ValueError, match="nobody/nothing: it is no folder here, and no model that the hub gives"):
+        Llama(pretrained=Path("nobody/nothing"))
 
 
 def test_a_tokenizer_without_bytes_cannot_be_mapped(folder: Path, tmp_path: Path):
@@ -254,9 +254,9 @@ def test_a_tokenizer_without_bytes_cannot_be_mapped(folder: Path, tmp_path: Path
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, "<unk>"))
     ).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="mapped needs a token for each of 256 bytes"):
-        Llama(pretrained=str(tmp_path), tables="mapped")
+        Llama(pretrained=tmp_path, tables="mapped")
     with pytest.raises(ValueError, match="vocabulary is 512: tables: mapped knows the tokens of 256 bytes"):
-        Llama(pretrained=str(folder), tables="mapped", vocabulary=512)
+        Llama(pretrained=folder, tables="mapped", vocabulary=512)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_tokenizer_without_bytes_cannot_be_mapped(folder: Path, tmp_path: Path
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"tables": "mapped"}, "mapped keeps the tables of a pretrained model"),
         (
-            {"pretrained": "x", "max_length": None},
+            {"pretrained": Path("x"), "max_length": None},
             "layers, model_dim, heads, key_value_heads: a pretrained model brings",
         ),
         ({"max_length": 1}, "max_length is 1"),
