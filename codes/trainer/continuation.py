@@ -63,6 +63,17 @@ class Continuation:
             if lora is not None:
                 add_lora(module, name, lora)
             self._load(name, module)
+        self._connect(network)
+
+    @classmethod
+    def of(cls, experiment: Experiment, networks: dict[str, nn.Module], device: Any, network: str) -> "Continuation":
+        """The same for networks that are at hand."""
+        made = cls.__new__(cls)
+        made.experiment, made.networks, made.device = experiment, networks, device
+        made._connect(network)
+        return made
+
+    def _connect(self, network: str | None) -> None:
         self.name = self._choose(network)
         self.network: Any = self.networks[self.name]
         self.step, reader = _reader(self.experiment, self.name)

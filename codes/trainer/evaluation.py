@@ -21,7 +21,7 @@ from codes.trainer.item_sampling import ItemSampler, Sound
 from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.progress import Progress
 from codes.trainer.run_folder import RunFolder
-from codes.trainer.sampling import Sampler, scored_audio, to_float, write_wav
+from codes.trainer.sampling import AnySampler, Sampler, scored_audio, to_float, write_wav
 from codes.trainer.state import State, move
 
 VALIDATION_SEED = 1
@@ -36,7 +36,7 @@ class Evaluation:
 
     def __init__(
         self, experiment: Experiment, parts: Parts, folder: RunFolder, metrics: MetricsFile, progress: Progress,
-        sampler: Sampler | ItemSampler | None,
+        sampler: AnySampler | None,
     ) -> None:  # fmt: skip
         self.experiment, self.parts, self.folder = experiment, parts, folder
         self.metrics, self.progress = metrics, progress
@@ -95,7 +95,7 @@ class Evaluation:
             return
         options, branched = self.sampler.options, isinstance(self.sampler, ItemSampler)
         with self.parts.precision.autocast():
-            heard = self.sampler.hear() if isinstance(self.sampler, ItemSampler) else self._continued(self.sampler)
+            heard = self._continued(self.sampler) if isinstance(self.sampler, Sampler) else self.sampler.hear()
         if not heard:
             frames = options.prompt_frames + options.new_frames
             self.progress.line(f"no samples: no validation file has {frames} frames")

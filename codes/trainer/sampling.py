@@ -21,6 +21,7 @@ from codes.data.dataset import Dataset
 from codes.entries import Experiment, StepEntry
 from codes.options import SampleOptions
 from codes.trainer.build import Parts
+from codes.trainer.continued_samples import ContinuedSamples, only_goes_on
 from codes.trainer.injector import Injector
 from codes.trainer.item_sampling import AUDIO_KEY, ItemSampler, completed_inputs
 from codes.trainer.step import BoundInjector, Step
@@ -172,7 +173,10 @@ class Sampler:
         return self.decode(made)
 
 
-def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | ItemSampler | None:
+AnySampler = Sampler | ItemSampler | ContinuedSamples
+
+
+def make_sampler(experiment: Experiment, parts: Parts) -> AnySampler | None:
     """The sampler of an experiment, tried out; None where it makes no samples.
 
     Raises:
@@ -181,17 +185,22 @@ def make_sampler(experiment: Experiment, parts: Parts) -> Sampler | ItemSampler 
     options = experiment.options.samples
     if options is None:
         return None
-    branched = _branched(experiment, parts.steps, parts.networks[options.network])
-    sampler: Sampler | ItemSampler
+    network, frames = parts.networks[options.network], options.prompt_frames + options.new_frames
+    branched = _branched(experiment, parts.steps, network)
+    sampler: AnySampler
     with parts.precision.autocast():
-        if branched is not None:
+        if only_goes_on(network):
+            sampler = ContinuedSamples(
+                experiment, parts, lambda num: excerpts(scored_audio(parts.datasets, 16 * frames), num, frames)
+            )
+            heard = sampler.rehearse()
+        elif branched is not None:
             sampler = ItemSampler(experiment, parts, *branched)
             heard = sampler.rehearse()
         else:
-            sampler = Sampler(experiment, parts.steps, parts.networks[options.network])
+            sampler = Sampler(experiment, parts.steps, network)
             heard = sampler.rehearse(scored_audio(parts.datasets, sampler.most_frames))
         if not heard:
-            frames = options.prompt_frames + options.new_frames
             parts.notes.append(f"warning: no samples will be made: no validation file has {frames} frames")
     return sampler
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -160,3 +162,23 @@ def test_what_is_wrong_is_said_with_its_place(
 def test_an_autoencoder_that_is_none_is_said_with_its_place(make_run: Callable[..., ExtensibleTrainer]) -> None:
     with pytest.raises(OptionError, match=r"autoencoder=lstm>:1:\d+: .* must have encode\(\) and decode"):
         make_run("lofi_conv_lstm", "wrong", 1, "steps.lstm.injectors.encode.autoencoder=lstm")
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "frames"), [("lofi_gan", "generator", 600), ("lofi_conv_lstm", "lstm", 882)]
+)
+def test_networks_of_floats_are_heard_during_a_run(
+    name: str, network: str, frames: int, make_run: Callable[..., ExtensibleTrainer]
+) -> None:
+    samples = f"samples={{network: {network}, num: 2, prompt_frames: {frames}, new_frames: 500}}"
+    run = make_run(name, "heard", 1, samples)
+    assert all(module.training for module in run.parts.networks.values())  # as it was before the rehearsal
+    run.train()
+    folder = run.folder.samples / "step_00000001"
+    for number in range(2):
+        made, real = (soundfile.read(folder / f"{number}_{kind}.wav", dtype="int16")[0] for kind in ("model", "real"))
+        assert made.shape == real.shape == (frames + 500,)
+        assert np.array_equal(made[:frames], real[:frames])
+        assert not np.array_equal(made[frames:], real[frames:])
+    with pytest.raises(OptionError, match=r"samples.prompt_frames is 0: the network needs \d+ or more"):
+        make_run(name, "short", 1, samples.replace(f"prompt_frames: {frames}", "prompt_frames: 0"))
