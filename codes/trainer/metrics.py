@@ -89,9 +89,18 @@ class FigureSum:
         if self.kind == "entropy":
             share = total[total > 0] / total.sum()
             return float(-(share * share.log2()).sum()) if len(share) else None
+        if self.kind != "mean":
+            return _of_histograms(self.kind, total)
         values = (total / torch.as_tensor(self.count).cpu()).tolist()
         points = [value if math.isfinite(value) else None for value in values] if isinstance(values, list) else values
         return points if isinstance(points, list) or math.isfinite(points) else None
+
+
+def _of_histograms(kind: str, total: Tensor) -> float | list[float | None]:
+    """Perplexity or use of a histogram, or of each of its rows."""
+    share = total / total.sum(-1, keepdim=True).clamp(min=1)
+    found = torch.special.entr(share).sum(-1).exp() if kind == "perplexity" else (total > 0).double().mean(-1)
+    return found.tolist()
 
 
 def _sum_of(one: Tensor, other: Tensor) -> Tensor:
