@@ -1,0 +1,168 @@
+"""The base class of datasets of speech with text: which rows of a transcript are taken, and their tokens."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from codes.data.audio.clip_dataset import ClipDataset
+from codes.data.audio.listing.folder import FoundFile, Scan
+from codes.data.audio.recordings import Segment
+from codes.data.audio.resample import num_resampled
+from codes.data.audio.splits import Sides, SplitKind
+from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
+from codes.data.audio.transcripts.left_out import LeftOut
+from codes.data.audio.transcripts.rows import Row, TranscriptError
+from codes.data.audio.transcripts.screening import TextScreen
+from codes.data.text.cleaners import Cleaner
+from codes.registry import Range
+
+
+class SpeechDataset(ClipDataset, abstract=True):
+    """Whole recordings and what is said in them.
+
+    What does not fit is left out, counted by reason and reported with file and row: text without tokens, with
+    characters that the tokenizer does not know, or too long; recordings that are too short or too long. Rows that
+    cannot be understood and recordings that are missing are errors, unless ``on_error`` is skip.
+
+    Args:
+        path: the metadata, as fetcher_mode says: a file or the folder of a corpus; or a list of such.
+        fetcher_mode: how it is written: lj (``path|text``, or LJ Speech as downloaded), libritts, tsv, mozilla_cv,
+            voxpopuli or jsonl; or a list with one for each path.
+        max_text_length: most tokens of a text; shorter ones are filled up with 0.
+        min_wav_seconds: shorter recordings are left out.
+        use_bpe_tokenizer: byte pair encoding; false: one token a character, Tacotron's symbols.
+        tokenizer_vocab: a JSON file of the tokenizers library, as Tortoise has; null: the project's own for English.
+        text_cleaners: what is done to text first: english, or basic for other languages.
+        split: how train and val are divided: by "file", by "folder" (which keeps speakers apart) or by "list"; used
+            where val_fraction or val_list is given.
+        val_fraction: share of the duration that is kept for validation, 0 to 1; null: nothing is divided, and all that
+            path lists belongs to the phase, as in DL-Art-School.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path | list[Path],
+        fetcher_mode: FetcherMode | list[FetcherMode] = "lj",
+        max_text_length: Annotated[int, Range(least=1)] = 200,
+        min_wav_seconds: Annotated[float, Range(least=0)] = 0.6,
+        use_bpe_tokenizer: bool = True,
+        tokenizer_vocab: Path | None = None,
+        text_cleaners: Cleaner = "english",
+        split: SplitKind = "file",
+        val_fraction: float | None = None,
+        **audio: Any,
+    ) -> None:
+        if split == "interval":
+            raise ValueError("split: interval would cut recordings from their text: allowed are file, folder and list")
+        self._modes: list[FetcherMode] = fetcher_mode if isinstance(fetcher_mode, list) else [fetcher_mode]
+        self._undivided = val_fraction is None and split == "file"
+        self._min_seconds = min_wav_seconds
+        self.screen = TextScreen(max_text_length, use_bpe_tokenizer, tokenizer_vocab, text_cleaners)
+        self.left_out = LeftOut()
+        self._rows: dict[Path, Row] = {}
+        share = 0.1 if val_fraction is None else val_fraction
+        super().__init__(path=path, split=split, val_fraction=share, **audio)
+        self._rows = {recording.file.path: self._rows[recording.file.path] for recording in self.recordings}
+
+    def find(self, paths: Sequence[Path], index: Path | None) -> Scan:
+        """The recordings that are taken; what they are called begins with the speaker, where that is known.
+
+        Raises:
+            TranscriptError: the metadata cannot be read, a row cannot be understood, or a recording is missing.
+            ValueError: no recording is left.
+        """
+        found = read_all([Path(path) for path in paths], self._modes, self.phase)
+        there = [row for row in found.rows if row.audio.is_file()]
+        absent = [f"{row.where}: {row.audio} does not exist" for row in found.rows if not row.audio.is_file()]
+        self._refuse(found.problems + absent, len(found.rows))
+        rows = self._first_rows(self.screen.keep([row for row in there if self.takes(row)], self.left_out))
+        if not rows:
+            raise ValueError(self._nothing_left(len(found.rows)))
+        scanned = super().find(list(rows), index)
+        self._rows = rows
+        files = [self._named(file) for file in scanned.files if self._fits(file)]
+        notes = [*scanned.notes, *found.notes, *self.screen.notes(), self.screen.describe()]
+        if found.without_text:
+            names = ", ".join(file.name for file in found.without_text[:4])
+            notes.append(f"recordings without text: {len(found.without_text)} ({names})")
+        self.left_out.report(notes)
+        if not files:
+            raise ValueError(self._nothing_left(len(found.rows)))
+        problems = {Path(problem.split(": ")[0]): problem for problem in found.problems + absent}
+        return replace(scanned, files=files, errors={**scanned.errors, **problems}, notes=notes)
+
+    def takes(self, row: Row) -> bool:
+        """Whether a row is wanted; a subclass that says no counts it in ``left_out``."""
+        return True
+
+    def sides(self, files: list[FoundFile]) -> Sides:
+        """Training and validation files; all on both sides where nothing is divided."""
+        return (list(files), list(files)) if self._undivided else super().sides(files)
+
+    def row(self, number: int) -> Row:
+        """What the transcript says of clip ``number``."""
+        return self._rows[self.clip_path(number)]
+
+    def group(self, segment: Segment) -> str:
+        """The speaker; where that is not known, the folder."""
+        return self._rows[segment.recording.file.path].speaker or super().group(segment)
+
+    def text(self, number: int) -> dict[str, Any]:
+        """The text of clip ``number``: ``real_text``, ``padded_text`` (max_text_length,) int64, ``text_lengths``."""
+        row = self.row(number)
+        tokens, length = self.screen.tokens(row.text)
+        return {"real_text": row.text, "padded_text": tokens, "text_lengths": length}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """That of the audio, and a hash of the texts and of the tokenizer."""
+        texts = repr([(row.audio.name, row.text, row.codes) for row in self._rows.values()])
+        digest = hashlib.sha256(texts.encode("utf-8", "surrogateescape"))
+        digest.update(self.screen.identity())
+        return {**super().fingerprint(), "text": digest.hexdigest()[:16]}
+
+    def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
+        if not self._undivided:
+            return super()._one_phase(files)
+        self._notes.append(f"not divided: all that path lists is for {self.phase} (val_fraction divides it)")
+        return files
+
+    def _refuse(self, problems: list[str], num_rows: int) -> None:
+        if problems and self.on_error == "fail":
+            more = f" (and {len(problems) - 1} more such rows)" if len(problems) > 1 else ""
+            raise TranscriptError(
+                f"path: {problems[0]}{more}, of {num_rows}; on_error: skip leaves such rows out and counts them"
+            )
+
+    def _first_rows(self, rows: list[Row]) -> dict[Path, Row]:
+        """By file; of several rows for one file the first."""
+        kept: dict[Path, Row] = {}
+        for row in rows:
+            if kept.setdefault(row.audio.absolute(), row) is not row:
+                self.left_out.add("whose recording an earlier row has", row.where)
+        return kept
+
+    def _fits(self, file: FoundFile) -> bool:
+        """Whether a recording has a length that is wanted."""
+        frames = num_resampled(file.info.num_frames, file.info.sample_rate_hz, self.sample_rate_hz)
+        where = self._rows[file.path].where
+        if frames < self._min_seconds * self.sample_rate_hz:
+            self.left_out.add(f"shorter than {self._min_seconds:g} seconds", where)
+            return False
+        if self.longest_frames is not None and frames > self.longest_frames:
+            seconds = self.longest_frames / self.sample_rate_hz
+            self.left_out.add(f"longer than {self.longest_frames} samples, {seconds:.2f} seconds", where)
+            return False
+        return True
+
+    def _named(self, file: FoundFile) -> FoundFile:
+        row = self._rows[file.path]
+        metadata = Path(row.where.rpartition(":")[0])
+        place = os.path.relpath(file.path, metadata.parent.absolute()).replace(os.sep, "/")
+        return replace(file, relative=f"{row.speaker}/{file.path.name}" if row.speaker else place)
+
+    def _nothing_left(self, num_rows: int) -> str:
+        return f"path: none of the {num_rows} recordings can be taken; {'; '.join(self.left_out.lines())}"
