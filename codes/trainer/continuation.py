@@ -187,7 +187,7 @@ class Continuation:
                 values, -(-frames // per), temperature=temperature, seed=seed, style_at=[at // per for at in style_at],
                 fade=fade // per,
             )  # fmt: skip
-            whole = self._decode(torch.cat([values, made.view(num, *_tail(values, made))], _time(values)))
+            whole = self._decode(torch.cat([values, made.view(num, *_tail(values, made))], _time(values, made)))
         audio = whole.double() / (precision if self._in_steps(whole) else 1)
         start = pcm.shape[2]
         return audio[..., start : start + frames].clamp(-1, 1).float().cpu().numpy()
@@ -221,9 +221,9 @@ class Continuation:
         return not whole.is_floating_point() or bool(self.chain and isinstance(self.chain[0], NormalizeInjector))
 
 
-def _time(values: Tensor) -> int:
-    """The dimension of time: (B, T) and (B, 1, T) have it last, vectors (B, N, D) before the last."""
-    return 1 if values.dim() == 2 or values.shape[1] != 1 else 2
+def _time(values: Tensor, made: Tensor) -> int:
+    """The dimension of time: last in (B, T) and (B, 1, T), of which (B, T) is made, before the last in vectors."""
+    return 1 if values.dim() == made.dim() else 2
 
 
 def _tail(values: Tensor, made: Tensor) -> tuple[int, ...]:

@@ -46,10 +46,8 @@ class ContinuedSamples:
             self.way = Continuation.of(experiment, networks, parts.device, self.options.network)
         except ValueError as error:
             raise OptionError([(self.mark, f"samples: {error}")]) from error
-        per = self.way.frames_per_value
-        if self.options.prompt_frames < per:
-            text = f"samples.prompt_frames is {self.options.prompt_frames}: the network needs {per} or more"
-            raise OptionError([(self.mark, text)])
+        per, frames = self.way.frames_per_value, self.options.prompt_frames
+        self.silence = -frames % per if frames else per  # before the prompt, so that it is whole values
 
     def rehearse(self) -> bool:
         """Make a frame, so that what cannot be sampled is known before anything is trained.
@@ -75,18 +73,16 @@ class ContinuedSamples:
             module.eval()
         options, sounds = self.options, []
         for number, excerpt in enumerate(self.choose(num or options.num)):
-            own = Prompt(
-                pcm=excerpt.pcm[:, : options.prompt_frames], bits=excerpt.bits, sample_rate_hz=excerpt.sample_rate_hz
-            )
-            prompt, _ = self.way.fit(own)
+            bits, rate, before = excerpt.bits, excerpt.sample_rate_hz, excerpt.pcm[:, : options.prompt_frames]
+            whole = np.pad(before, ((0, 0), (self.silence, 0)))
+            prompt, _ = self.way.fit(Prompt(pcm=whole, bits=bits, sample_rate_hz=rate))
             made = self.way.make(
                 prompt, new_frames or options.new_frames, 1, temperature=options.temperature,
                 seed=options.seed + number, style_at=[], fade=0,
             )  # fmt: skip
-            before = (own.pcm / 2.0 ** (own.bits - 1)).astype(np.float32)
-            model = torch.from_numpy(np.concatenate([before, made[0]], 1))
+            model = np.concatenate([(before / 2.0 ** (bits - 1)).astype(np.float32), made[0]], 1)
             sounds.append({
-                "model": Sound(model, own.bits, own.sample_rate_hz),
-                "real": Sound(torch.from_numpy(excerpt.pcm), own.bits, own.sample_rate_hz),
+                "model": Sound(torch.from_numpy(model), bits, rate),
+                "real": Sound(torch.from_numpy(excerpt.pcm), bits, rate),
             })  # fmt: skip
         return sounds
