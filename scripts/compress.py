@@ -8,7 +8,8 @@
 
 What is coded is decoded and compared before the coded file is put in its place. A WAV comes back byte for byte, with
 its header and tags; other formats come back as a WAV of the same samples. docs/wsl-format.md describes the file.
-Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use.
+Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use; 130
+for Ctrl-C, which leaves no file behind.
 """
 
 import argparse
@@ -24,28 +25,36 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compress_files import BLOCK_SECONDS, Encoded, decode_file, encode_file
-from compress_models import ModelSearch, keep_model, model_codec, run_model, shipped_models
+from compress_files import BLOCK_SECONDS, Encoded, check_paths, decode_file, encode_file
+from compress_models import SHIPPED, ModelSearch, keep_model, model_codec, run_model, shipped_models
 
 from codes.compression.codec import BlockCodec, ModelError
 from codes.compression.container import Header
 from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm
 
+_MOST_SECONDS = 1e9  # of an option: more than any file has
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["bench"]:
-        from compress_bench import main as bench
-
-        return bench(given[1:])
-    options = _parser().parse_args(given)
     try:
-        return options.command(options)
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError, ImportError) as error:
         _say(f"compress.py: error: {error}", sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        _say("compress.py: stopped", sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["bench"]:
+        from compress_bench import main as bench
+
+        return bench(arguments[1:])
+    options = _parser().parse_args(arguments)
+    return options.command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,22 +116,26 @@ def _count_of(text: str) -> int:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return number
+    return _number(text, lambda number: number > 0, "above 0")
 
 
 def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
+    return _number(text, lambda number: number >= 0, "0 or more")
+
+
+def _number(text: str, is_allowed: Callable[[float], bool], allowed: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not is_allowed(number) or number > _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be {allowed} and no more than {_MOST_SECONDS:.0e}, got {text}")
     return number
 
 
 def _encode(options: argparse.Namespace) -> int:
-    _check_target(options)
-    model, codecs = _codecs(options)
+    check_paths(options.source, options.target, force=options.force)
+    model, codecs, origin = _codecs(options)
     started = time.perf_counter()
     with _progress("encode") as (on_start, on_block):
         encoded = encode_file(
@@ -137,28 +150,35 @@ def _encode(options: argparse.Namespace) -> int:
             on_start=on_start,
             on_block=on_block,
         )
+    for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
+        _say(line)
+    if codecs and not encoded.report.codecs:
+        origin = f"not needed: no block of this file is smaller with {origin}"
+    _say(f"model: {origin}")
     if encoded.report.codecs and not options.embed:
         for kept in keep_model(model, options.run):
             _say(f"model: kept as {kept}; decoding needs it")
-    for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
-        _say(line)
     return 0
 
 
-def _codecs(options: argparse.Namespace) -> tuple[bytes, list[BlockCodec]]:
-    """The model's bytes and the codecs to try."""
+def _codecs(options: argparse.Namespace) -> tuple[bytes, list[BlockCodec], str]:
+    """The model's bytes, the codecs to try, and where the model is from or why there is none."""
+    named = options.run or options.model
+    if options.bytes and (named or options.embed):
+        raise ModelError("--bytes keeps a file's bytes, which no model codes: leave out --run, --model and --embed")
+    if options.no_model and options.embed:
+        raise ModelError("--embed puts a model into the file, --no-model codes without one: leave one of them out")
     if options.no_model or options.bytes:
-        return b"", []
-    if options.run is not None:
-        model = run_model(options.run)
-        return model, [model_codec(model, str(options.run))]
-    if options.model is not None:
-        model = options.model.read_bytes()
-        return model, [model_codec(model, str(options.model))]
+        return b"", [], "none, as --no-model says" if options.no_model else "none, as --bytes says"
+    if named is not None:
+        model = options.model.read_bytes() if options.run is None else run_model(options.run)
+        return model, [model_codec(model, str(named))], str(named)
     models = shipped_models()
-    if options.embed and len(models) != 1:
-        raise ModelError(f"--embed needs one model, there are {len(models)}: choose with --model FILE")
-    return b"".join(models[:1]), [model_codec(model) for model in models]
+    if not models:
+        return b"", [], f"none, for none is in {SHIPPED}: choose one with --model FILE or --run DIR"
+    if len(models) != 1:
+        raise ModelError(f"there are {len(models)} models in {SHIPPED}: choose one with --model FILE")
+    return models[0], [model_codec(models[0])], "the one that ships"
 
 
 def _encoded_lines(encoded: Encoded, seconds: float, verified: bool) -> Iterator[str]:
@@ -178,7 +198,7 @@ def _encoded_lines(encoded: Encoded, seconds: float, verified: bool) -> Iterator
 
 
 def _decode(options: argparse.Namespace) -> int:
-    _check_target(options)
+    check_paths(options.source, options.target, force=options.force)
     started = time.perf_counter()
     with _progress("decode") as (on_start, on_block):
         decoded = decode_file(
@@ -292,11 +312,6 @@ def _real_time(num_frames: int, form: PcmForm | Header, seconds: float) -> str:
     if form.layout == "bytes" or seconds <= 0:
         return ""
     return f", {num_frames / form.sample_rate_hz / seconds:.2f} times real time"
-
-
-def _check_target(options: argparse.Namespace) -> None:
-    if options.target.exists() and not options.force:
-        raise FileExistsError(f"{options.target} exists already: --force writes over it")
 
 
 @contextlib.contextmanager

@@ -64,6 +64,30 @@ class _Source:
     notes: tuple[str, ...] = ()
 
 
+def check_paths(source: Path, target: Path, *, force: bool) -> None:
+    """Refuse what cannot be read from or must not be written to, before anything is computed.
+
+    Args:
+        force: a file that the target names may be replaced.
+
+    Raises:
+        OSError: the source is a folder, a pipe or a device; the target is one, is the source itself, exists, or is to
+            be in a folder that does not.
+    """
+    if source.exists() and not source.is_file():
+        raise OSError(f"{source} is no regular file: audio is read from files, not from folders, pipes or devices")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target} cannot be written: {target.parent} is no folder")
+    if not target.exists():
+        return
+    if not target.is_file():
+        raise OSError(f"{target} is no regular file: give the name of a file to write")
+    if source.exists() and target.samefile(source):
+        raise OSError(f"{target} is the file that is read: give another name to write to")
+    if not force:
+        raise FileExistsError(f"{target} exists already: --force writes over it")
+
+
 def encode_file(
     source: Path,
     target: Path,
@@ -135,11 +159,15 @@ def decode_file(
     Raises:
         CodedFileError: the file is damaged, see `CodedFile`.
         ModelError: its model is not to be had, or is not the one.
+        ValueError: it is shorter than ``start_seconds``.
         OSError: a file cannot be read or written.
     """
     with CodedFile(source, resolve, keep_going=keep_going) as coded:
         header = coded.header
         first = min(round(start_seconds * header.sample_rate_hz), header.num_frames)
+        if start_seconds > 0 and first == header.num_frames:
+            length = header.num_frames / header.sample_rate_hz
+            raise ValueError(f"{source} lasts {length:.2f} s: nothing begins at second {start_seconds:g}")
         end = header.num_frames
         if seconds is not None:
             end = min(first + round(seconds * header.sample_rate_hz), end)
@@ -281,6 +309,7 @@ def _part(coded: CodedFile, first: int, end: int, workers: int) -> Iterator[np.n
 @contextlib.contextmanager
 def _written(target: Path) -> Iterator[BinaryIO]:
     """A file beside the target that takes its place when all is written, and is removed when it is not."""
+    target = target.resolve()  # a link stays a link
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
         try:
             yield file  # pyright: ignore[reportReturnType]

@@ -52,12 +52,12 @@ def run_model(run: Path) -> bytes:
     Raises:
         ModelError: the folder holds no run, or none that codes audio.
     """
-    problems = []
+    problems: dict[str, None] = {}  # each once, in order
     for make in _MAKERS:
         try:
             return make(run)
         except (ValueError, OSError) as error:
-            problems.append(f"{error}")
+            problems[str(error)] = None
     raise ModelError(f"{run} gives no model: " + "; ".join(problems))
 
 

@@ -1,8 +1,9 @@
 """A function over many things, several at a time, its results in their order and no more than a few in memory."""
 
 import collections
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 Given = TypeVar("Given")
@@ -12,24 +13,29 @@ Made = TypeVar("Made")
 def in_order(function: Callable[[Given], Made], things: Iterable[Given], workers: int) -> Iterator[Made]:
     """What ``map`` gives, by so many threads; the first thing is done alone, so that kernels are compiled once.
 
-    What is taken from ``things`` and what is made of it is held for ``workers`` things at a time.
+    What is taken from ``things`` and what is made of it is held for ``workers`` things at a time. Also one at a time
+    they are done in threads, and in such as nobody waits for at the end: compiled code runs for many seconds without
+    looking up, and Ctrl-C must not wait for it.
     """
-    iterator = iter(things)
-    if workers <= 1:
-        yield from map(function, iterator)
-        return
-    for first in iterator:
-        yield function(first)
-        break
     waiting: collections.deque[Future[Made]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
+    is_first = True
+    for thing in things:
+        waiting.append(_begun(function, thing))
+        if is_first or len(waiting) >= workers:
+            yield waiting.popleft().result()
+        is_first = False
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _begun(function: Callable[[Given], Made], thing: Given) -> Future[Made]:
+    future: Future[Made] = Future()
+
+    def work() -> None:
         try:
-            for thing in iterator:
-                waiting.append(pool.submit(function, thing))
-                if len(waiting) >= workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            future.set_result(function(thing))
+        except BaseException as error:  # raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future

@@ -1,13 +1,18 @@
 """scripts/compress.py: files of every kind come back, damage is named, models are found; and what it says."""
 
+import contextlib
 import io
 import os
 import re
+import resource
+import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,11 +226,73 @@ def test_a_part_is_decoded_from_its_block_on(compress: ModuleType, song: Path) -
 
 
 def test_targets_are_not_written_over(compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(compress, "encode", song, song, "--no-model") == 1
+    coded, original = song.with_suffix(".wsl"), song.read_bytes()
+    assert run(compress, "encode", song, coded, "--no-model") == 0
+    assert run(compress, "decode", coded, song) == 1
     assert f"{song} exists already: --force writes over it" in capsys.readouterr().err
-    assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 0
-    assert run(compress, "decode", song.with_suffix(".wsl"), song) == 1
-    assert run(compress, "decode", song.with_suffix(".wsl"), song, "--force") == 0
+    assert run(compress, "decode", coded, song, "--force") == 0
+    link, folder, nowhere = song.with_name("link.wav"), song.parent / "folder", song.parent / "no" / "x.wsl"
+    link.symlink_to(song)
+    folder.mkdir()
+    os.mkfifo(song.parent / "pipe")
+    for source, target, message in (
+        (song, song, f"{song} is the file that is read"),
+        (song, link, f"{link} is the file that is read"),
+        (song, folder, f"{folder} is no regular file"),
+        (song, Path(os.devnull), f"{os.devnull} is no regular file"),
+        (song, nowhere, f"{nowhere} cannot be written: {nowhere.parent} is no folder"),
+        (folder, coded, f"{folder} is no regular file: audio is read from files"),
+        (song.parent / "pipe", coded, "pipe is no regular file"),
+    ):
+        assert run(compress, "encode", source, target, "--no-model", "--force") == 1
+        assert message in capsys.readouterr().err
+    assert run(compress, "decode", coded, coded, "--force") == 1
+    assert song.read_bytes() == original
+    link.unlink()
+    link.symlink_to(coded)
+    assert run(compress, "encode", song, link, "--no-model", "--force") == 0
+    assert link.is_symlink()
+
+
+def test_ctrl_c_leaves_nothing(
+    compress: ModuleType, song: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextlib.contextmanager
+    def interrupted(_: str) -> Iterator[tuple[object, object]]:
+        yield lambda form, num_frames: None, lambda num_frames: signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(compress, "_progress", interrupted)
+    with signal_handler(signal.default_int_handler):
+        assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 130
+    assert capsys.readouterr().err == "compress.py: stopped\n"
+    assert list(song.parent.iterdir()) == [song]
+
+
+@contextlib.contextmanager
+def signal_handler(handler: Any) -> Iterator[None]:
+    """For SIGINT; a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded = song.with_suffix(".wsl")
+    coded.write_bytes(b"before")
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert run(compress, "encode", song, coded, "--no-model", "--force") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "File too large" in capsys.readouterr().err
+    assert coded.read_bytes() == b"before"
+    assert sorted(song.parent.iterdir()) == sorted([song, coded])
 
 
 def test_missing_files_are_named(compress: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,8 +309,10 @@ def test_missing_files_are_named(compress: ModuleType, tmp_path: Path, capsys: p
     ("arguments", "message"),
     [
         ([], "the following arguments are required"),
-        (["encode", "a", "b", "--block-seconds", "0"], "must be above 0, got 0"),
-        (["decode", "a", "b", "--start", "-1"], "must be 0 or more, got -1"),
+        (["encode", "a", "b", "--block-seconds", "0"], "must be above 0 and no more than 1e+09, got 0"),
+        (["decode", "a", "b", "--start", "-1"], "must be 0 or more and no more than 1e+09, got -1"),
+        (["decode", "a", "b", "--start", "now"], "must be 0 or more and no more than 1e+09, got now"),
+        (["decode", "a", "b", "--seconds", "1e308"], "must be above 0 and no more than 1e+09, got 1e308"),
         (["encode", "a", "b", "--run", "x", "--no-model"], "not allowed with argument"),
     ],
 )
@@ -263,6 +332,30 @@ def test_models_that_are_none(compress: ModuleType, song: Path, capsys: pytest.C
     assert "x.safetensors is no model file: its metadata has none of the keys" in capsys.readouterr().err
     assert run(compress, "encode", song, song.with_suffix(".wsl"), "--run", song.parent) == 1
     assert f"{song.parent} gives no model: " in capsys.readouterr().err
+
+
+def test_options_that_exclude_each_other(compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["--bytes", "--embed"], ["--bytes", "--model", "x"], ["--no-model", "--embed"]):
+        assert run(compress, "encode", song, song.with_suffix(".wsl"), *options) == 1
+        assert f"{options[0]} " in capsys.readouterr().err
+
+
+def test_encode_says_which_model_and_why_none(
+    compress: ModuleType, song: Path, model: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded, path = song.with_suffix(".wsl"), song.with_name("m.safetensors")
+    path.write_bytes(model)
+    for options, message in (
+        (["--no-model"], "model: none, as --no-model says"),
+        (["--bytes"], "model: none, as --bytes says"),
+        (["--model", path], f"model: not needed: no block of this file is smaller with {path}"),
+    ):
+        song.write_bytes(wav_bytes(np.zeros((4000, 2), np.int32)))
+        assert run(compress, "encode", song, coded, "--force", *options) == 0
+        assert message in capsys.readouterr().out
+    monkeypatch.setattr(compress, "shipped_models", list)
+    assert run(compress, "encode", song, coded, "--force") == 0
+    assert "model: none, for none is in " in capsys.readouterr().out
 
 
 def test_two_processes_and_other_threads(song: Path) -> None:

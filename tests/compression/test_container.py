@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import signal as signals
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -263,6 +265,20 @@ def test_work_in_order_takes_no_more_than_it_must() -> None:
     assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
         next(made)
+
+
+def test_ctrl_c_does_not_wait_for_work_under_way() -> None:
+    endless = threading.Event()  # as compiled code, which does not look up
+    before = signals.signal(signals.SIGINT, signals.default_int_handler)  # in the background it is ignored
+    timer = threading.Timer(0.05, signals.raise_signal, [signals.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(in_order(lambda _: endless.wait(), [0], 1))
+    finally:
+        timer.join()
+        signals.signal(signals.SIGINT, before)
+        endless.set()
 
 
 @pytest.mark.parametrize(
