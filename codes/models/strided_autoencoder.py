@@ -18,7 +18,7 @@ class StridedAutoencoder(Network):
     """Auto-encoder of audio: wav (B, T) float -> wav (B, T). Its parts: encode and decode.
 
     Each stride is a convolution of that stride whose kernel is its double (so that windows overlap by half), then a
-    residual block; decoding mirrors it. Vector n is made of the frames around n * stride .. (n + 1) * stride.
+    residual block; decoding mirrors it.
 
     Args:
         strides: of the convolutions, first one first; their product is the stride: [7, 7, 9] for 441, [5, 5, 6, 7] for
@@ -28,11 +28,13 @@ class StridedAutoencoder(Network):
         latent_dim: numbers in a vector.
         noise: standard deviation of what is added to the vectors in training, so that a prediction near one decodes
             to something near.
+        causal: vector n is made of frames before (n + 1) * stride alone, so that the vectors of prev know nothing of
+            next; false: of those around n * stride .. (n + 1) * stride.
     """
 
     def __init__(
         self, *, strides: list[int], channels: int = 32, most_channels: int = 256, latent_dim: int = 64,
-        noise: float = 0.0,
+        noise: float = 0.0, causal: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         if not strides or min(strides) < 2:
@@ -46,7 +48,7 @@ class StridedAutoencoder(Network):
         widths = [min(channels * 2**level, most_channels) for level in range(len(strides))]
         down: list[nn.Module] = []
         for width_in, width, stride in zip([1, *widths[:-1]], widths, strides, strict=True):
-            down += [Down(width_in, width, stride), Residual(width)]
+            down += [Down(width_in, width, stride, causal), Residual(width, causal)]
         up: list[nn.Module] = []
         for width_in, width, stride in reversed(list(zip([1, *widths[:-1]], widths, strides, strict=True))):
             up += [Residual(width), Up(width, width_in, stride)]
@@ -83,11 +85,11 @@ class StridedAutoencoder(Network):
 
 
 class Down(nn.Module):
-    """(B, C, T) -> (B, C', T / stride): a convolution over windows of 2 stride."""
+    """(B, C, T) -> (B, C', T / stride): a convolution over windows of 2 stride, whose middle or end is the own part."""
 
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
+    def __init__(self, width_in: int, width: int, stride: int, causal: bool = False) -> None:
         super().__init__()
-        self.padding = (stride // 2, stride - stride // 2)
+        self.padding = (stride, 0) if causal else (stride // 2, stride - stride // 2)
         self.convolution = nn.Conv1d(width_in, width, 2 * stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,11 +111,12 @@ class Up(nn.Module):
 
 
 class Residual(nn.Module):
-    """(B, C, N) -> (B, C, N): x plus a convolution of 3 around a non-linearity."""
+    """(B, C, N) -> (B, C, N): x plus a non-linearity and a convolution of 3, the last or the middle one its own."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, causal: bool = False) -> None:
         super().__init__()
-        self.convolution = nn.Conv1d(width, width, 3, padding=1)
+        self.padding = (2, 0) if causal else (1, 1)
+        self.convolution = nn.Conv1d(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.convolution(functional.leaky_relu(x, 0.2))
+        return x + self.convolution(functional.pad(functional.leaky_relu(x, 0.2), self.padding))

@@ -26,19 +26,27 @@ def test_autoencoder_has_one_vector_for_each_stride(strides: list[int], stride: 
     assert net(wav[:, None]).shape == (2, 1, 3 * stride - 1)
 
 
-def test_vectors_are_of_their_own_time() -> None:
-    net = StridedAutoencoder(strides=[4, 5], channels=4, latent_dim=3)
+@pytest.mark.parametrize("causal", [True, False])
+def test_vectors_are_of_their_own_time(causal: bool) -> None:
+    net = StridedAutoencoder(strides=[4, 5], channels=4, latent_dim=3, causal=causal)
     wav = torch.randn(1, 2000)
     other = wav.clone()
     other[:, 1000:1020] += 1  # vector 50
     changed = (net.encode(wav) - net.encode(other)).abs().sum(2)[0] > 0
     places = changed.nonzero().flatten()
     assert changed[50]
-    assert 45 <= int(places.min()) <= int(places.max()) <= 55
+    assert (50 if causal else 45) <= int(places.min()) <= int(places.max()) <= 55
     spoilt = (net.decode(net.encode(wav)) - net.decode(net.encode(other))).abs()[0] > 0
     places = spoilt.nonzero().flatten()
     assert spoilt[1000:1020].any()
     assert 700 < int(places.min()) < int(places.max()) < 1300
+
+
+def test_the_vectors_of_prev_know_nothing_of_next() -> None:
+    net = StridedAutoencoder(strides=[3, 5], channels=4, latent_dim=3).eval()
+    wav = torch.randn(2, 15 * 12)
+    torch.testing.assert_close(net.encode(wav)[:, :8], net.encode(wav[:, : 15 * 8]))
+    assert not torch.equal(net.encode(wav)[:, 8:], net.encode(wav.flip(1))[:, 8:])
 
 
 def test_autoencoder_learns_a_tone_and_adds_noise_only_in_training() -> None:

@@ -53,6 +53,20 @@ def test_the_posterior_sees_next_and_the_prior_does_not() -> None:
     assert torch.equal(*drawn)
 
 
+def test_with_z_given_the_decoder_sees_nothing_of_what_follows() -> None:
+    net, sequence, noise = network(), codes(), torch.randn(3, LATENT)
+    with torch.no_grad():
+        net.posterior.weight.zero_()  # z no longer depends on next
+        before = net(sequence, noise)[0]
+        for place in (0, 7, NEXT - 2):
+            other = sequence.clone()
+            other[:, PREV + place] = 31 - other[:, PREV + place]
+            after = net(other, noise)[0]
+            assert torch.equal(before[:, :place], after[:, :place])
+            assert not torch.equal(before[:, place], after[:, place])
+            assert not torch.equal(before[:, place + 1], after[:, place + 1])
+
+
 def test_lengths_are_respected() -> None:
     net, sequence, noise = network(), codes(), torch.randn(3, LATENT)
     prev_length, next_length = torch.tensor([1, 12, PREV]), torch.tensor([1, 7, NEXT])
