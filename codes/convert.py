@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from torch import nn
 
 from codes import registry
-from codes.registry import Option, Output, Range
+from codes.registry import Option, OptionsOf, Output, Range
 from codes.yaml_source import Mark, Node, OptionError
 
 MAX_INT = 2**63 - 1
@@ -182,6 +182,10 @@ class Converter:
         inner, *rules = get_args(annotation)
         if Output() in rules and isinstance(node.value, str):
             return Path(os.path.expanduser(node.value))
+        owner = next((rule.cls for rule in rules if isinstance(rule, OptionsOf)), None)
+        if owner is not None:
+            there = self.mapping(node, key) is not INVALID
+            return self.arguments(node, registry.options_of(owner), key) if there else INVALID
         value = self.convert(node, inner, key)
         if value is not INVALID and not all(rule.holds(value) for rule in rules if isinstance(rule, Range)):
             return self.problem(node.mark, f"{key} must be {describe(annotation)}, got {node.describe()}")
@@ -324,6 +328,8 @@ class Converter:
 def _has_shape(node: Node, annotation: Any) -> bool:
     """Whether a list or a mapping of the YAML is meant for that alternative of a union."""
     kind = get_origin(annotation) or annotation
+    if kind is Annotated:
+        return _has_shape(node, get_args(annotation)[0])
     if isinstance(node.value, list):
         return kind in (list, tuple)
     return isinstance(node.value, dict) and (kind is dict or dataclasses.is_dataclass(kind))

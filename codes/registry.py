@@ -84,6 +84,13 @@ class Output:
     """Marks a path that is written: it is taken as it is, where other paths are looked for in several folders."""
 
 
+@dataclasses.dataclass(frozen=True)
+class OptionsOf:
+    """Marks a mapping that holds another class's options: ``Annotated[dict[str, Any], OptionsOf(OtherDataset)]``."""
+
+    cls: type
+
+
 class Registered:
     """Mixin that registers every subclass of a base class by snake_case name.
 

@@ -20,7 +20,7 @@ def test_one_kind() -> None:
     text = listing("datasets")
     assert text.startswith("datasets:\n  ")
     assert "\n  stereo_chunk " in text
-    assert "gpt" not in text
+    assert "\n  gpt " not in text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,8 +8,10 @@ import numpy as np
 from codes.data.audio.audio_dataset import AudioDataset
 from codes.data.audio.channel_layout import ChannelChoice
 from codes.data.audio.companions import Companions, similar_files
+from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.recordings import Segment
+from codes.data.audio.splits import Sides, SplitKind
 from codes.data.dataset import SKIPPED
 from codes.registry import Range
 
@@ -24,6 +26,10 @@ class ClipDataset(AudioDataset, abstract=True):
         channels: "mono": the mean of all channels; "exact": mono files only; {select: [i]} takes one channel;
             {aggregate: [[weights]]} mixes them.
         float_bits: files of floating point samples are taken as integers of so many bits; null: they are errors.
+        split: how train and val are divided: by "file", by "folder" (which keeps speakers apart) or by "list"; used
+            where val_fraction or val_list is given.
+        val_fraction: share of the duration that is kept for validation, 0 to 1; null: nothing is divided, and all that
+            path names belongs to the phase, as in DL-Art-School.
     """
 
     num_channels = 1
@@ -35,11 +41,18 @@ class ClipDataset(AudioDataset, abstract=True):
         sample_rate: Annotated[int, Range(least=1)] = 22050,
         channels: ChannelChoice = "mono",
         float_bits: Annotated[int, Range(least=8, most=32)] | None = 16,
+        split: SplitKind = "file",
+        val_fraction: float | None = None,
         **audio: Any,
     ) -> None:
+        if split == "interval":
+            raise ValueError("split: interval would cut recordings, which are items: allowed are file, folder and list")
         self.sample_rate_hz = sample_rate
         self.companions: Companions | None = None
-        super().__init__(sample_rate=sample_rate, channels=channels, float_bits=float_bits, **audio)
+        self._undivided = val_fraction is None and split == "file"
+        how = {"channels": channels, "float_bits": float_bits, "split": split}
+        share = 0.1 if val_fraction is None else val_fraction
+        super().__init__(sample_rate=sample_rate, val_fraction=share, **how, **audio)
 
     def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index``; subclasses define it. All randomness must come from ``rng``."""
@@ -48,6 +61,16 @@ class ClipDataset(AudioDataset, abstract=True):
     def group(self, segment: Segment) -> str:
         """What clips that go together have in common; by default their folder."""
         return str(segment.recording.file.path.parent)
+
+    def sides(self, files: list[FoundFile]) -> Sides:
+        """Training and validation files; all on both sides where nothing is divided."""
+        return (list(files), list(files)) if self._undivided else super().sides(files)
+
+    def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
+        if not self._undivided:
+            return super()._one_phase(files)
+        self._notes.append(f"not divided: all that path names is for {self.phase} (val_fraction divides it)")
+        return files
 
     def __len__(self) -> int:
         """As many items as clips."""

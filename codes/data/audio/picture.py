@@ -68,6 +68,15 @@ def waveform_image(wav: Any, sample_rate_hz: int, *, width: int = 800, height: i
     return _with_ticks(panels, marks, samples.shape[1] / sample_rate_hz)
 
 
+def bands_image(values: np.ndarray, *, width: int = 800, height: int = 200) -> np.ndarray:
+    """Values (bands, frames), the lowest band at the foot, the greatest value lightest: uint8 (H, W, 3)."""
+    rows = (len(values) - 1) - np.arange(height) * len(values) // height
+    columns = np.arange(width) * values.shape[1] // width
+    least, span = values.min(), max(float(np.ptp(values)), 1e-9)
+    image = colours((values[rows][:, columns] - least) / span)
+    return np.pad(image, ((0, _FOOT), (_MARGIN, 0), (0, 0)))
+
+
 def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as a PNG file."""
     from PIL import Image

@@ -27,6 +27,7 @@ _NUM_PICTURED = 3  # items, or fewer where they would be too high
 _MOST_PIXELS = 2100  # height of the picture
 _WAVEFORM_PIXELS, _SPECTROGRAM_PIXELS = 80, 200  # height of a channel
 _LEAST_SCALE = 0.1  # of those heights, for items of many channels
+_MOST_CHANNELS = 32  # of sound; what has more rows is a spectrogram
 _TIMED_SECONDS = 1.0
 
 
@@ -115,7 +116,7 @@ def _show(dataset: Dataset, num_items: int, out: Path) -> None:
     for row in _table(items):
         print(row)
     print(f"\n{_items_per_second(dataset):.0f} items/s on one core")
-    pictured = _sounds(items[0])
+    pictured = _sounds(items[0]) or _bands(items[0])
     if pictured:
         shown = items[: _num_pictured(items, pictured)]
         picture.save_png(out, _picture(shown, pictured, getattr(dataset, "bits", 16)))
@@ -156,8 +157,16 @@ def _items_per_second(dataset: Dataset) -> float:
 
 def _sounds(item: dict[str, Any]) -> list[str]:
     """The keys that hold sound: integers or floats (C, T)."""
-    arrays = {key: value for key, value in item.items() if isinstance(value, np.ndarray) and value.ndim == 2}
-    return [key for key, value in arrays.items() if value.dtype.kind in "if" and value.size]
+    return [key for key, value in _tables(item) if value.dtype.kind in "if" and len(value) <= _MOST_CHANNELS]
+
+
+def _bands(item: dict[str, Any]) -> list[str]:
+    """The keys that hold a spectrogram: floats (bands, frames)."""
+    return [key for key, value in _tables(item) if value.dtype.kind == "f" and len(value) > _MOST_CHANNELS]
+
+
+def _tables(item: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    return [(key, v) for key, v in item.items() if isinstance(v, np.ndarray) and v.ndim == 2 and v.size]
 
 
 def _heights(item: dict[str, Any], keys: list[str]) -> tuple[int, int]:
@@ -180,6 +189,9 @@ def _picture(items: list[dict[str, Any]], keys: list[str], bits: int) -> np.ndar
         panels, around = _heights(item, keys)
         scale = min(1.0, max(_LEAST_SCALE, (_MOST_PIXELS - around) / panels))
         for key in keys:
+            if len(item[key]) > _MOST_CHANNELS:
+                images.append(picture.titled_image(picture.bands_image(item[key]), f"{key}, bands over frames"))
+                continue
             wav = item[key] if item[key].dtype.kind == "f" else item[key] / 2.0 ** (bits - 1)
             title = f"{key}  {Path(item.get('path', '')).name}"
             waveform = picture.waveform_image(wav, rate_hz, height=int(scale * _WAVEFORM_PIXELS))

@@ -11,7 +11,6 @@ from codes.data.audio.clip_dataset import ClipDataset
 from codes.data.audio.listing.folder import FoundFile, Scan
 from codes.data.audio.recordings import Segment
 from codes.data.audio.resample import num_resampled
-from codes.data.audio.splits import Sides, SplitKind
 from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
 from codes.data.audio.transcripts.left_out import LeftOut
 from codes.data.audio.transcripts.rows import Row, TranscriptError
@@ -36,10 +35,6 @@ class SpeechDataset(ClipDataset, abstract=True):
         use_bpe_tokenizer: byte pair encoding; false: one token a character, Tacotron's symbols.
         tokenizer_vocab: a JSON file of the tokenizers library, as Tortoise has; null: the project's own for English.
         text_cleaners: what is done to text first: english, or basic for other languages.
-        split: how train and val are divided: by "file", by "folder" (which keeps speakers apart) or by "list"; used
-            where val_fraction or val_list is given.
-        val_fraction: share of the duration that is kept for validation, 0 to 1; null: nothing is divided, and all that
-            path lists belongs to the phase, as in DL-Art-School.
     """
 
     def __init__(
@@ -52,20 +47,14 @@ class SpeechDataset(ClipDataset, abstract=True):
         use_bpe_tokenizer: bool = True,
         tokenizer_vocab: Path | None = None,
         text_cleaners: Cleaner = "english",
-        split: SplitKind = "file",
-        val_fraction: float | None = None,
         **audio: Any,
     ) -> None:
-        if split == "interval":
-            raise ValueError("split: interval would cut recordings from their text: allowed are file, folder and list")
         self._modes: list[FetcherMode] = fetcher_mode if isinstance(fetcher_mode, list) else [fetcher_mode]
-        self._undivided = val_fraction is None and split == "file"
         self._min_seconds = min_wav_seconds
         self.screen = TextScreen(max_text_length, use_bpe_tokenizer, tokenizer_vocab, text_cleaners)
         self.left_out = LeftOut()
         self._rows: dict[Path, Row] = {}
-        share = 0.1 if val_fraction is None else val_fraction
-        super().__init__(path=path, split=split, val_fraction=share, **audio)
+        super().__init__(path=path, **audio)
         self._rows = {recording.file.path: self._rows[recording.file.path] for recording in self.recordings}
 
     def find(self, paths: Sequence[Path], index: Path | None) -> Scan:
@@ -99,10 +88,6 @@ class SpeechDataset(ClipDataset, abstract=True):
         """Whether a row is wanted; a subclass that says no counts it in ``left_out``."""
         return True
 
-    def sides(self, files: list[FoundFile]) -> Sides:
-        """Training and validation files; all on both sides where nothing is divided."""
-        return (list(files), list(files)) if self._undivided else super().sides(files)
-
     def row(self, number: int) -> Row:
         """What the transcript says of clip ``number``."""
         return self._rows[self.clip_path(number)]
@@ -123,12 +108,6 @@ class SpeechDataset(ClipDataset, abstract=True):
         digest = hashlib.sha256(texts.encode("utf-8", "surrogateescape"))
         digest.update(self.screen.identity())
         return {**super().fingerprint(), "text": digest.hexdigest()[:16]}
-
-    def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
-        if not self._undivided:
-            return super()._one_phase(files)
-        self._notes.append(f"not divided: all that path lists is for {self.phase} (val_fraction divides it)")
-        return files
 
     def _refuse(self, problems: list[str], num_rows: int) -> None:
         if problems and self.on_error == "fail":

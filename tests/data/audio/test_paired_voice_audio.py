@@ -263,7 +263,7 @@ def test_bad_rows_are_errors_or_counted(tmp_path: Path, mode: Any, line: str, me
             "cv.tsv:1: has no column sentence: the first line names path",
         ),
         ({"path": "empty.tsv", "fetcher_mode": "mozilla_cv"}, "empty.tsv is empty"),
-        ({"split": "interval"}, "split: interval would cut recordings from their text"),
+        ({"split": "interval"}, "split: interval would cut recordings, which are items"),
         ({"tokenizer_vocab": Path("none.json")}, "tokenizer_vocab: none.json cannot be read: No such file"),
         ({"tokenizer_vocab": Path("a.jsonl")}, "tokenizer_vocab: a.jsonl is not a tokenizer of the tokenizers library"),
         ({"tokenizer_vocab": Path("a.jsonl"), "use_bpe_tokenizer": False}, "its characters have no file"),

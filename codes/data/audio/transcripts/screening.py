@@ -1,5 +1,6 @@
 """Which texts a dataset takes, and their tokens: what is too long, empty, or has unknown characters is counted."""
 
+import copy
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -36,6 +37,12 @@ class TextScreen:
         self._own = use_bpe and vocab is None
         self._unknown: Counter[str] = Counter()
 
+    def longer(self, max_tokens: int) -> "TextScreen":
+        """The same tokenizer for texts of another length; `tokens` cuts what is longer."""
+        other = copy.copy(self)
+        other.max_tokens = max_tokens
+        return other
+
     def keep(self, rows: list[Row], left_out: LeftOut) -> list[Row]:
         """The rows whose text can be taken; the others are counted."""
         kept = []
@@ -59,8 +66,8 @@ class TextScreen:
         return f"with a text of more than {self.max_tokens} tokens" if num_tokens > self.max_tokens else None
 
     def tokens(self, text: str) -> tuple[np.ndarray, int]:
-        """The tokens of a text that was kept, filled up with 0: (max_tokens,) int64; and how many there are."""
-        ids = self.tokenizer.encode(text)
+        """The first tokens of a text, filled up with 0: (max_tokens,) int64; and how many there are."""
+        ids = self.tokenizer.encode(text)[: self.max_tokens]
         filled = np.zeros(self.max_tokens, np.int64)
         filled[: len(ids)] = ids
         return filled, len(ids)
