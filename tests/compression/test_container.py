@@ -270,7 +270,7 @@ def test_work_in_order_takes_no_more_than_it_must() -> None:
 def test_ctrl_c_does_not_wait_for_work_under_way() -> None:
     endless = threading.Event()  # as compiled code, which does not look up
     before = signals.signal(signals.SIGINT, signals.default_int_handler)  # in the background it is ignored
-    timer = threading.Timer(0.05, signals.raise_signal, [signals.SIGINT])
+    timer = threading.Timer(0.05, signals.pthread_kill, [threading.main_thread().ident, signals.SIGINT])
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
