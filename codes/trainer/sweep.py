@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, Protocol
 
 from codes.experiment import load_experiment
 from codes.trainer.metrics import read_metrics
@@ -28,13 +29,31 @@ POLL_SECONDS = 0.2
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 
+class Process(Protocol):
+    """What a search needs of a run's process, as subprocess.Popen has it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+
+def start_run(arguments: list[str], log: IO[bytes], environment: dict[str, str]) -> Process:
+    """train.py with these arguments, in a session of its own, so that Ctrl-C reaches the search alone."""
+    return subprocess.Popen(
+        [sys.executable, str(TRAIN), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 @dataclass
 class Running:
     """A trial whose run is going on: a process of ours, or the number of one that an earlier search left behind."""
 
     trial: Any
     pid: int
-    process: "subprocess.Popen[bytes] | None"
+    process: Process | None
     reported: int = 0  # the last step whose figure the study has
     pruned: bool = False
 
@@ -52,6 +71,7 @@ class Sweep:
         seed: of the draws.
         overrides: ``key=value`` for every run.
         say: takes lines for people.
+        start: starts a run.
 
     Raises:
         ValueError: the folder holds another search.
@@ -61,11 +81,12 @@ class Sweep:
     def __init__(
         self, experiment: Path, space: list[Dimension], folder: Path, *, sampler: Sampler, trials: int, jobs: int,
         seed: int, overrides: list[str], say: Any = print,
+        start: Callable[[list[str], IO[bytes], dict[str, str]], Process] = start_run,
     ) -> None:  # fmt: skip
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.experiment, self.space, self.folder, self.say = experiment, space, folder, say
+        self.experiment, self.space, self.folder, self.say, self.start = experiment, space, folder, say, start
         self.sampler, self.jobs, self.seed, self.overrides = sampler, jobs, seed, overrides
         options = load_experiment(experiment, overrides).options
         self.num_steps = options.train.niter
@@ -153,14 +174,10 @@ class Sweep:
         values = [dimension.override(trial.params[dimension.key]) for dimension in self.space]
         name, root = self.name(trial), self.folder / "runs"
         root.mkdir(exist_ok=True)
-        command = [sys.executable, str(TRAIN), "-opt", str(self.experiment), *self.overrides, *values]
+        arguments = ["-opt", str(self.experiment), *self.overrides, *values, f"path.root={root}", f"name={name}"]
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ}
         with (self.folder / f"{name}.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, f"path.root={root}", f"name={name}"], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
+            process = self.start(arguments, log, {"OMP_NUM_THREADS": threads, **os.environ})
         trial.set_user_attr("pid", process.pid)
         self.say(f"{name}: {'  '.join(values)}")
         return Running(trial, process.pid, process, self._last_reported(trial))

@@ -1,6 +1,7 @@
 """Hyper-parameter search: the space and its errors, real trials, resuming, halving, the table and the picture."""
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -10,19 +11,75 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from codes.trainer.sweep import Running, Sweep
+import train
+from codes.trainer import sweep as sweep_module
+from codes.trainer.sweep import Running, Sweep, start_run
 from codes.trainer.sweep_report import parallel_coordinates, ranked, rows, table_text, write
 from codes.trainer.sweep_space import grid, read_space
 from codes.yaml_source import OptionError
 from scripts import sweep as command
 
 LR = "steps.fit.optimizer_params.lr"
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+
+class Forked:
+    """A run of train.py in a child of this process, which need not import anything again.
+
+    Args:
+        arguments, log, environment: as `start_run` takes them.
+    """
+
+    def __init__(self, arguments: list[str], log: Any, environment: dict[str, str]) -> None:
+        self.code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(arguments, log)
+
+    def _run(self, arguments: list[str], log: Any) -> None:
+        code = 1
+        try:
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            sys.stdout = sys.stderr = os.fdopen(1, "w")
+            sys.argv = ["train.py", *arguments]
+            code = train.main()
+            sys.stdout.flush()
+        finally:
+            os._exit(code)  # nothing of the parent's is closed or written
+
+    def poll(self) -> int | None:
+        return self._reap(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._reap(0)
+
+    def _reap(self, options: int) -> int | None:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def send_signal(self, sig: int) -> None:
+        os.kill(self.pid, sig)
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "POLL_SECONDS", 0.02)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first optimizer imports much, once for all forks
 
 
 @pytest.fixture
@@ -34,9 +91,17 @@ def search(toy: Any, tmp_path: Path) -> Callable[..., Sweep]:
         file = tmp_path / "space.yml"
         file.write_text(space)
         overrides = options.pop("overrides", [])
-        settings = {"sampler": "random", "trials": 2, "jobs": 1, "seed": 0, "say": lambda text: None, **options}
+        settings = {
+            "sampler": "random",
+            "trials": 2,
+            "jobs": 1,
+            "seed": 0,
+            "say": lambda text: None,
+            "start": Forked,
+            **options,
+        }
         found = read_space(file, experiment, overrides)
-        return Sweep(experiment, found, tmp_path / "out", overrides=overrides, **settings)
+        return Sweep(experiment, found, tmp_path / "out", overrides=overrides, **{"start": Forked, **settings})
 
     return make
 
@@ -143,66 +208,53 @@ def test_another_search_in_the_same_folder_is_refused(search: Callable[..., Swee
 
 
 def test_a_trial_that_was_cut_off_is_continued(search: Callable[..., Sweep], tmp_path: Path) -> None:
-    sweep = search(f"{LR}: [0.1, 0.01]\n", trials=1, overrides=["logger.save_checkpoint_freq=1"])
-    trial = sweep._ask()  # recorded, as right before a kill
+    options = {"trials": 1, "overrides": ["logger.save_checkpoint_freq=1"]}
+    sweep = search(f"{LR}: [0.1, 0.01]\n", **options)
+    trial = sweep._ask()
     left = sweep._start(trial)
-    assert left.process is not None
-    metrics = tmp_path / "out" / "runs" / "trial_0000" / "metrics.jsonl"
-    while left.process.poll() is None and not (metrics.is_file() and metrics.read_bytes().count(b"\n") > 2):
-        time.sleep(0.01)
-    left.process.kill()
+    assert isinstance(left.process, Forked)
+    while not left.reported and left.process.poll() is None:
+        sweep._ended(left)
+    left.process.send_signal(signal.SIGKILL)
     left.process.wait()
-    again = search(f"{LR}: [0.1, 0.01]\n", trials=1, overrides=["logger.save_checkpoint_freq=1"])
-    again.run()
+    again = search(f"{LR}: [0.1, 0.01]\n", **options)
+    assert again._last_reported(again._unfinished()[0]) == left.reported > 0
+    again.run()  # Optuna warns of a step that is reported twice, and warnings are errors here
     assert states(again) == ["COMPLETE"]
     assert again.study.get_trials()[0].params == trial.params
+    assert list(again.study.get_trials()[0].intermediate_values) == list(range(1, 10))
+    metrics = tmp_path / "out" / "runs" / "trial_0000" / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "val"] == list(range(1, 10))
 
 
-def test_figures_that_a_killed_search_reported_are_not_reported_again(search: Callable[..., Sweep]) -> None:
-    options = {"trials": 1, "overrides": ["logger.save_checkpoint_freq=1"]}
-    sweep = search(f"{LR}: [0.1]\n", **options)
-    left = sweep._start(sweep._ask())
-    while not left.reported and left.process is not None and left.process.poll() is None:
-        sweep._ended(left)
-        time.sleep(0.01)
-    assert left.process is not None
-    left.process.kill()
-    left.process.wait()
-    again = search(f"{LR}: [0.1]\n", **options)
-    assert again._last_reported(again._unfinished()[0]) == left.reported > 0
-    again.run()  # Optuna warns of a step that is reported twice, and warnings are errors here
-    assert list(again.study.get_trials()[0].intermediate_values) == list(range(1, 10))
-
-
 def test_a_run_that_outlived_its_search_is_taken_over(search: Callable[..., Sweep]) -> None:
     said: list[str] = []
-    sweep = search(f"{LR}: [0.1]\n", trials=1)
+    sweep = search(f"{LR}: [0.1]\n", trials=1, start=start_run)
     left = sweep._start(sweep._ask())
     again = search(f"{LR}: [0.1]\n", trials=1, say=said.append)
     _, adopted = again._adopt(again._unfinished()[0])
     assert isinstance(adopted, Running)
     assert adopted.pid == left.pid
     assert said == ["trial_0000: is still running"]
-    assert left.process is not None
+    assert isinstance(left.process, subprocess.Popen)
     left.process.wait()
     again.run()
     assert states(again) == ["COMPLETE"]
 
 
 def test_halving_stops_the_worse_ones_early(search: Callable[..., Sweep]) -> None:
-    overrides = ["train.niter=900", "train.val_freq=null"]
+    overrides = ["train.niter=450", "train.val_freq=null"]
     sweep = search(f"{LR}: [0.05, 1e-7]\n", sampler="halving", overrides=overrides)
-    assert sweep.rung == 100
-    assert sweep.overrides[-1] == "train.val_freq=100"
+    assert sweep.rung == 50
+    assert sweep.overrides[-1] == "train.val_freq=50"
     for rate in ("0.05", "1.0e-07"):
         sweep.study.enqueue_trial({LR: rate})
     sweep.run()
     assert states(sweep) == ["COMPLETE", "PRUNED"]
     table = rows(sweep.study.get_trials(), sweep.space)
     assert [row[4] for row in table[1:]] == ["done", "stopped"]
-    assert 100 <= int(table[2][3]) < 900
+    assert 50 <= int(table[2][3]) < 450
 
 
 def test_a_trial_that_fails_says_why(search: Callable[..., Sweep]) -> None:
@@ -238,7 +290,10 @@ def test_the_picture_and_the_table_have_a_line_for_each_trial(search: Callable[.
     assert best > worst > 100  # the best line is the thickest
 
 
-def test_the_command(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "Sweep", functools.partial(Sweep, start=Forked))
     experiment = toy.write({"train.niter": 2, "datasets.val": {"batch_size": 8}})
     space = tmp_path / "space.yml"
     space.write_text(f"{LR}: [0.1]\n")
@@ -255,20 +310,27 @@ def test_the_command(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"{space}:1:1: steps.fit.optimizer_params.lrr=0.1: unknown key 'lrr'" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
-def test_an_interrupt_saves_the_runs_and_the_same_command_goes_on(toy: Any, tmp_path: Path) -> None:
+def test_an_interrupt_saves_the_runs(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = toy.write({"train.niter": 100_000, "train.val_freq": 50_000, "datasets.val": {"batch_size": 8}})
     space = tmp_path / "space.yml"
     space.write_text(f"{LR}: [0.1]\n")
-    root = Path(__file__).parents[2]
-    line = [sys.executable, str(root / "scripts" / "sweep.py"), str(experiment), "--space", str(space), "--trials", "1"]
-    with (tmp_path / "said.txt").open("wb") as said:
-        process = subprocess.Popen([*line, "--out", str(tmp_path / "out")], stdout=said, stderr=said, cwd=root)
-        metrics = tmp_path / "out" / "runs" / "trial_0000" / "metrics.jsonl"
-        while process.poll() is None and not metrics.is_file():
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-    assert "the same command continues" in (tmp_path / "said.txt").read_text()
-    log = (tmp_path / "out" / "runs" / "trial_0000" / "log.txt").read_text()
-    assert "saved at step" in log
+    run = tmp_path / "out" / "runs" / "trial_0000"
+
+    def start(arguments: list[str], log: Any, environment: dict[str, str]) -> Forked:
+        process = Forked(arguments, log, environment)
+        Thread(target=interrupt, args=[process]).start()
+        return process
+
+    def interrupt(process: Forked) -> None:
+        while process.poll() is None and not (run / "metrics.jsonl").is_file():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(command, "Sweep", functools.partial(Sweep, start=start))
+    assert (
+        command.main([str(experiment), "--space", str(space), "--trials", "1", "--out", str(tmp_path / "out")]) == 130
+    )
+    assert "the same command continues" in capsys.readouterr().err
+    assert "saved at step" in (run / "log.txt").read_text()
