@@ -16,8 +16,7 @@ LearningRateScheme = Literal["constant", "MultiStepLR", "CosineAnnealingLR_Resta
 
 # DLAS keys that are read and checked for nothing yet; a run that sets one says so in a line.
 NO_EFFECT = (
-    "wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "dist_backend",
-    "ddp_find_unused_parameters", "ddp_static_graph", "eval.pure", "eval.output_state", "eval.injectors",
+    "wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "eval.pure", "eval.output_state", "eval.injectors",
     "eval.evaluators", "logger.visuals", "logger.visual_debug_rate", "logger.is_mel_spectrogram",
 )  # fmt: skip
 
@@ -187,9 +186,11 @@ class ExperimentOptions:
         wandb_project_name: no effect yet
         wandb_run_name: no effect yet
         keep_optimizer_states_on_cpu: no effect yet
-        dist_backend: no effect yet
-        ddp_find_unused_parameters: no effect yet
-        ddp_static_graph: no effect yet
+        parallel: how several processes (torchrun) share the networks: ddp, each holds all of them; fsdp, a part each
+        dist_backend: how they talk (default: nccl on GPUs, gloo on CPUs)
+        dist_timeout_minutes: end the run where a process has not answered for so long
+        ddp_find_unused_parameters: ddp: some parameters take part in some steps only; slower
+        ddp_static_graph: ddp: every step uses the same parameters in the same way; a little faster
         datasets: train, and val where there is one
         networks: the networks by name
         steps: the training steps by name, in order
@@ -216,9 +217,11 @@ class ExperimentOptions:
     wandb_project_name: Any = None
     wandb_run_name: Any = None
     keep_optimizer_states_on_cpu: Any = None
-    dist_backend: Any = None
-    ddp_find_unused_parameters: Any = None
-    ddp_static_graph: Any = None
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    dist_backend: str | None = None
+    dist_timeout_minutes: Positive = 10.0
+    ddp_find_unused_parameters: bool = False
+    ddp_static_graph: bool = False
     datasets: dict[str, Any]
     networks: dict[str, Any]
     steps: dict[str, Any]

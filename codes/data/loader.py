@@ -50,9 +50,13 @@ class _Stream(Sampler[list[tuple[int, int]]]):
 
     def batch(self, number: int) -> list[tuple[int, int]]:
         """The items of a batch that this process takes, every `ranks`-th of the batch."""
+        return self.whole(number)[self.rank :: self.ranks]
+
+    def whole(self, number: int) -> list[tuple[int, int]]:
+        """The items of a batch, of all processes."""
         first = number * self.batch_size
         last = first + self.batch_size if self.endless else min(first + self.batch_size, self.length)
-        return [self._place(n) for n in range(first + self.rank, last, self.ranks)]
+        return [self._place(n) for n in range(first, last)]
 
     def _place(self, n: int) -> tuple[int, int]:
         epoch, at = divmod(n, self.length)
@@ -174,7 +178,7 @@ class Loader:
     ) -> None:  # fmt: skip
         if len(dataset) == 0:
             raise ValueError(f"{type(dataset).__name__} has no items")
-        if batch_size < ranks:
+        if batch_size < ranks and endless:
             raise ValueError(f"batch_size {batch_size} gives nothing to some of {ranks} processes")
         self.dataset = dataset
         self.position = 0  # batches taken
@@ -226,8 +230,17 @@ class Loader:
             raise AudioReadError(f"max_errors is {most}, and {total} files cannot be read; the last: {messages[-1][1]}")
 
     def batch(self, number: int) -> dict[str, Any]:
-        """One batch by number, made here and without moving the position."""
-        batch = _checked(self._batches[self._stream.batch(number)])
+        """One batch by number, that of all processes, made here and without moving the position."""
+        return self._made(self._stream.whole(number))
+
+    def share(self, number: int) -> tuple[dict[str, Any], bool]:
+        """This process's part of a batch, and whether it counts: where the batch has fewer items than there are
+        processes, the others get its first item, so that all can compute together."""
+        own = self._stream.batch(number)
+        return self._made(own or self._stream.whole(number)[:1]), bool(own)
+
+    def _made(self, places: list[tuple[int, int]]) -> dict[str, Any]:
+        batch = _checked(self._batches[places])
         self._count_skipped(batch)
         return batch
 

@@ -12,7 +12,10 @@ from codes import registry
 from codes.data.dataset import Dataset
 from codes.data.loader import Loader
 from codes.entries import Entry, Experiment, StepEntry
+from codes.options import ExperimentOptions
 from codes.trainer import checkpoint as checkpoints
+from codes.trainer.distributed import Ranks
+from codes.trainer.distributed_step import DistributedStep, share_networks
 from codes.trainer.lora import add_lora
 from codes.trainer.optim import MovingAverage, Updater, make_optimizer
 from codes.trainer.precision import Precision, choose_device
@@ -35,6 +38,7 @@ class Parts:
     updaters: dict[str, list[Updater]]  # by network, one for each step that trains it
     averages: dict[str, MovingAverage]
     steps: list[Step]
+    ranks: Ranks = field(default_factory=Ranks)
     notes: list[str] = field(default_factory=list)
 
 
@@ -58,8 +62,8 @@ class _Collector:
             raise OptionError(self.problems)
 
 
-def build(experiment: Experiment) -> Parts:
-    """Build everything.
+def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B008 (frozen)
+    """Build everything, as one of several processes where there are such.
 
     Raises:
         OptionError: every entry that could not be built, with its place.
@@ -68,9 +72,10 @@ def build(experiment: Experiment) -> Parts:
     checkpoints.seed_random(options.train.manual_seed)
     torch.backends.cudnn.benchmark = options.cuda_benchmarking_enabled
     start = Mark(str(experiment.file), 1, 1)
-    device = collector.attempt(start, lambda: choose_device(options)) or torch.device("cpu")
+    device = collector.attempt(start, lambda: choose_device(options, ranks)) or torch.device("cpu")
     precision = Precision(device, options.fp16, options.bf16)
-    datasets = _build_entries(collector, experiment.datasets)
+    with ranks.first_before_others():
+        datasets = _build_entries(collector, experiment.datasets)
     networks: dict[str, nn.Module] = _build_entries(collector, experiment.networks)
     if collector.problems:  # find what else is wrong, with something in the place of what could not be built
         stand_ins: dict[str, nn.Module] = {name: nn.Identity() for name in experiment.networks}
@@ -79,17 +84,23 @@ def build(experiment: Experiment) -> Parts:
     collector.raise_problems()
     notes = [*experiment.warnings, *([precision.note] if precision.note else [])]
     notes += _prepare_networks(collector, experiment, networks, device)
+    if ranks.size > 1:
+        notes += collector.attempt(start, lambda: share_networks(experiment, networks, precision, ranks)) or []
     for entry in experiment.steps:
         _check_depths(collector, entry, datasets)
-    train, val = _loaders(collector, experiment, datasets, device)
+    train, val = _loaders(collector, experiment, datasets, device, ranks)
     updaters: dict[str, list[Updater]] = {}
     frozen = {name: entry.flags.after for name, entry in experiment.networks.items()}
     steps = []
     for index, entry in enumerate(experiment.steps):
         kept = _read_later(experiment.steps[index + 1 :], entry)
-        step = collector.attempt(entry.mark, lambda e=entry, k=kept: _step(e, networks, updaters, precision, k, frozen))
+        step = collector.attempt(
+            entry.mark,
+            lambda e=entry, k=kept: _step(e, experiment.options, networks, updaters, precision, k, frozen, ranks),
+        )
         if step is not None:
             _hand_on_depth(step, datasets["train"])
+            _introduce(collector, step, datasets)
         steps.append(step)
     collector.raise_problems()
     assert train is not None
@@ -97,7 +108,8 @@ def build(experiment: Experiment) -> Parts:
     averages = {name: MovingAverage(networks[name], rate) for name in updaters} if options.train.ema_enabled else {}
     return Parts(
         device=device, precision=precision, datasets=datasets, train_loader=train, val_loader=val, networks=networks,
-        updaters=updaters, averages=averages, steps=[step for step in steps if step is not None], notes=notes,
+        updaters=updaters, averages=averages, steps=[step for step in steps if step is not None], ranks=ranks,
+        notes=notes,
     )  # fmt: skip
 
 
@@ -137,7 +149,7 @@ def _pretrain(network: nn.Module, name: str, source: Path, strict: bool) -> str:
 
 
 def _loaders(
-    collector: _Collector, experiment: Experiment, datasets: dict[str, Dataset], device: torch.device
+    collector: _Collector, experiment: Experiment, datasets: dict[str, Dataset], device: torch.device, ranks: Ranks
 ) -> tuple[Loader | None, Loader | None]:
     loaders = []
     for phase in ("train", "val"):
@@ -149,15 +161,16 @@ def _loaders(
         loader = collector.attempt(entry.mark, lambda p=phase, f=flags: Loader(
             datasets[p], f.batch_size, seed=experiment.options.train.manual_seed, endless=p == "train",
             num_workers=f.n_workers if p == "train" else 0, plugins=registry.plugin_files(),
-            pin_memory=device.type == "cuda" if f.pin_memory is None else f.pin_memory,
+            pin_memory=device.type == "cuda" if f.pin_memory is None else f.pin_memory, rank=ranks.rank,
+            ranks=ranks.size,
         ))  # fmt: skip
         loaders.append(loader)
     return loaders[0], loaders[1]
 
 
 def _step(
-    entry: StepEntry, networks: dict[str, nn.Module], updaters: dict[str, list[Updater]], precision: Precision,
-    kept: set[str], frozen: dict[str, int],
+    entry: StepEntry, options: ExperimentOptions, networks: dict[str, nn.Module], updaters: dict[str, list[Updater]],
+    precision: Precision, kept: set[str], frozen: dict[str, int], ranks: Ranks,
 ) -> Step:  # fmt: skip
     collector = _Collector()
     injectors, losses = _components(collector, entry, networks)
@@ -172,6 +185,8 @@ def _step(
         optimizer = make_optimizer(entry.flags.optimizer, network, entry.flags.optimizer_params)
         own.append(Updater(network, optimizer, entry.flags.clip_grad_eps, precision.scaler, frozen[name]))
         updaters.setdefault(name, []).append(own[-1])
+    if ranks.size > 1:
+        return DistributedStep(entry, injectors, losses, own, networks, kept, ranks=ranks, options=options)
     return Step(entry, injectors, losses, own, networks, kept)
 
 
@@ -185,6 +200,14 @@ def _hand_on_depth(step: Step, dataset: Dataset) -> None:
         injector: Any = getattr(bound.injector, "subtype", bound.injector)  # of for_each
         if bits is not None and getattr(injector, "input_bits", bits) is None:
             injector.input_bits = bits
+
+
+def _introduce(collector: _Collector, step: Step, datasets: Mapping[str, Dataset]) -> None:
+    """Let injectors that want it (`meet`) hold the datasets to what they take."""
+    for bound in step.injectors:
+        if hasattr(bound.injector, "meet"):
+            for dataset in datasets.values():
+                collector.attempt(bound.mark, lambda b=bound, d=dataset: b.injector.meet(d))  # type: ignore[attr-defined]
 
 
 def _check_depths(collector: _Collector, entry: StepEntry, datasets: Mapping[str, Dataset]) -> None:

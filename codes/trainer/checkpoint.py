@@ -37,7 +37,9 @@ def step_of(checkpoint: Path) -> int:
     return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
 
 
-def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Any) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Any, shards: Path | None = None
+) -> Path:
     """Write a checkpoint aside, then rename it into place.
 
     Args:
@@ -45,6 +47,7 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
         step: the step that it follows.
         weights: state dicts by file name without ending.
         state: plain containers, numbers, text and tensors.
+        shards: a folder that becomes a part of it, where there is one (distributed_checkpoint.py).
 
     Raises:
         CheckpointError: it could not be written (disk full, no permission); nothing of it is left.
@@ -60,9 +63,12 @@ def save_checkpoint(folder: Path, step: int, weights: Mapping[str, Mapping[str, 
         for name, tensors in weights.items():
             save_file(_contiguous(tensors), aside / f"{name}.safetensors")
         torch.save(state, aside / "state.pt")
-        files = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
+        if shards is not None and shards.is_dir():
+            os.replace(shards, aside / "shards")
+        written = sorted(path for path in aside.rglob("*") if path.is_file())
+        files = {path.relative_to(aside).as_posix(): _fingerprint(path) for path in written}
         (aside / MANIFEST).write_text(json.dumps({"step": step, "torch": torch.__version__, "files": files}, indent=1))
-        for path in aside.iterdir():
+        for path in aside.rglob("*"):
             _sync(path)
         remove_checkpoint(final)
         os.replace(aside, final)

@@ -1,7 +1,6 @@
 """What train.py can be asked to do; a user's errors become lines and an exit status, never a traceback."""
 
 import argparse
-import os
 import sys
 
 from codes.entries import Experiment
@@ -22,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from codes.data.audio.reader import AudioReadError
     from codes.trainer.checkpoint import CheckpointError
+    from codes.trainer.distributed import RankError
     from codes.trainer.nonfinite import NonFiniteError
 
     try:
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(str(error), WRONG)
     except CheckpointError as error:
         return _fail(str(error), WRONG if "belongs to another experiment" in str(error) else FAILED)
-    except (NonFiniteError, AudioReadError) as error:
+    except (NonFiniteError, AudioReadError, RankError) as error:
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), FAILED)
     except KeyboardInterrupt:
         return _fail("stopped at once; the newest checkpoint is whole", 130)
@@ -59,8 +59,6 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 
 def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> int:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _fail("several processes are not supported yet: start train.py once, without torchrun", WRONG)
     if arguments.check:
         from codes.trainer.check import check
 
@@ -71,7 +69,9 @@ def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> i
 
         print(replay(experiment, arguments.replay))
         return OK
+    from codes.trainer.distributed import joined
     from codes.trainer.extensible_trainer import ExtensibleTrainer
 
-    ExtensibleTrainer(experiment, fresh=arguments.fresh).train()
+    with joined(experiment.options) as ranks:
+        ExtensibleTrainer(experiment, arguments.fresh, ranks).train()
     return OK

@@ -54,9 +54,13 @@ class Evaluation:
         assert loader is not None
         for network in self.parts.networks.values():
             network.eval()
-        averages = Averages({s.name: s.losses for s in self.parts.steps})
+        losses = {step.name: step.losses for step in self.parts.steps}
+        averages = Averages(losses)
         for number in self._chosen_batches(len(loader)):
-            self._measure(move(loader.batch(number), self.parts.device), number, averages)
+            batch, counts = loader.share(number)
+            self._measure(move(batch, self.parts.device), number, averages if counts else Averages(losses))
+        if self.parts.ranks.size > 1:
+            averages.merge(self.parts.ranks.gather)
         numbers, curves = averages.reported()
         figures = averages.figures(step) | numbers
         self.metrics.write(step, "val", figures, curves)

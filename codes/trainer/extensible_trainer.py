@@ -16,8 +16,11 @@ import torch
 from codes.entries import Experiment
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer import copy_baseline
+from codes.trainer import distributed_checkpoint as shards
 from codes.trainer.build import Parts, build
 from codes.trainer.checkpoint import CheckpointError
+from codes.trainer.distributed import Agreement, Ranks
+from codes.trainer.distributed_step import is_whole
 from codes.trainer.evaluation import Evaluation
 from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.nonfinite import NonFiniteError, explain
@@ -25,6 +28,7 @@ from codes.trainer.progress import Progress, memory_bytes
 from codes.trainer.run_folder import RunFolder
 from codes.trainer.sampling import make_sampler
 from codes.trainer.signals import StopRequest
+from codes.trainer.silent import SilentMetrics, silent_progress
 from codes.trainer.state import State, move, split_batch
 from codes.trainer.step import batch_seed
 
@@ -35,30 +39,36 @@ class ExtensibleTrainer:
     Args:
         experiment: a loaded experiment.
         fresh: move an existing run of that name aside instead of continuing it.
+        ranks: the processes that train it together.
 
     Raises:
         OptionError: some entry of the YAML cannot be built.
         CheckpointError: the run's checkpoint cannot be continued, or its folder not be written.
     """
 
-    def __init__(self, experiment: Experiment, fresh: bool = False) -> None:
+    def __init__(self, experiment: Experiment, fresh: bool = False, ranks: Ranks = Ranks()) -> None:  # noqa: B008
         self.experiment = experiment
         self.options = experiment.options
         self.seed = self.options.train.manual_seed
-        self.parts: Parts = build(experiment)
+        self.ranks = ranks
+        self.parts: Parts = build(experiment, ranks)
         self.device, self.precision = self.parts.device, self.parts.precision
-        sampler = make_sampler(experiment, self.parts)
-        self.folder = RunFolder(experiment, fresh)
+        sampler = make_sampler(experiment, self.parts) if is_whole(experiment, ranks) else None
+        with ranks.first_before_others():
+            self.folder = RunFolder(experiment, fresh and ranks.first)
         self.step = max(0, self.options.start_step)
         self.best: dict[str, float] | None = None
         losses = {step.name: step.losses for step in self.parts.steps}
         self.averages = Averages(losses, {step.name: step.flags.loss_log_buffer for step in self.parts.steps})
         self._random: dict[str, Any] | None = None
         self._resumed = self._resume()
-        self.folder.create()
-        self.folder.record_data(self.parts.datasets)
-        self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
-        self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter, self.averages.titles)
+        ranks.do_once(self.folder.create)
+        ranks.do_once(lambda: self.folder.record_data(self.parts.datasets))
+        if ranks.first:
+            self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
+            self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter, self.averages.titles)
+        else:
+            self.metrics, self.progress = SilentMetrics(), silent_progress()
         self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress, sampler)
         self._saved_step = self.step if self._resumed else -1
         self._logged_at = time.perf_counter()
@@ -73,23 +83,24 @@ class ExtensibleTrainer:
             CheckpointError: a checkpoint could not be written.
         """
         self._announce()
-        if self._random is None:  # last of all: what was imported up to here may have drawn numbers (rich does)
-            checkpoints.seed_random(self.seed)
-        else:
-            checkpoints.restore_random_state(self._random)
+        # last of all: what was imported up to here may have drawn numbers (rich does)
+        shards.begin_random(self.ranks, self._random, self.seed, self.step)
         with self._running() as stop:
             self.parts.train_loader.seek(self.step)
             self._set_mode()
-            while self.step < self.options.train.niter and not stop.requested:
+            agreement = Agreement(self.ranks)
+            while self.step < self.options.train.niter and not agreement.reached(stop.requested):
                 self.train_step()
                 self._at_intervals()
+            agreement.finish()
             finished = self.step >= self.options.train.niter
             if finished:
                 self._finish()
             elif self._saved_step != self.step:
                 self.save()
         if not finished:
-            self.progress.line(f"{stop.name}: saved at step {self.step}; the same command continues from there")
+            why = stop.name or "a signal to another process"
+            self.progress.line(f"{why}: saved at step {self.step}; the same command continues from there")
         return finished
 
     @contextlib.contextmanager
@@ -108,7 +119,7 @@ class ExtensibleTrainer:
         try:
             batch = self.parts.train_loader.next()
         except Exception:
-            if self._saved_step != self.step:
+            if self._saved_step != self.step and self.ranks.size == 1:  # the others know nothing of it
                 self.save()
             raise
         self.step += 1
@@ -192,7 +203,9 @@ class ExtensibleTrainer:
         batch = self.parts.train_loader.batch(self.step - 1)
         self.progress.stop()
         kept = self._write(self.folder.path / "nonfinite")
-        found = explain(self.experiment, self.parts, batch, self.step, kept)
+        found = f"the state is kept in {kept}: --replay it in one process"
+        if self.ranks.size == 1:
+            found = explain(self.experiment, self.parts, batch, self.step, kept)
         raise NonFiniteError(
             f"step {self.step}: the last {streak} updates of network {network} were skipped, their gradients were not "
             f"finite; the parameters are as before them\n{found}"
@@ -215,7 +228,7 @@ class ExtensibleTrainer:
         """Make samples with the averages; training goes on in training mode."""
         started = time.perf_counter()
         with self._averaged():
-            self.evaluation.sample(self.step)
+            self.ranks.do_once(lambda: self.evaluation.sample(self.step))
         self._set_mode()
         self._logged_at += time.perf_counter() - started
 
@@ -234,7 +247,7 @@ class ExtensibleTrainer:
         """Write a checkpoint of this step and thin out the older ones."""
         path = self._write(self.folder.checkpoints)
         self._saved_step = self.step
-        self._tidy()
+        self.ranks.do_once(self._tidy)
         return path
 
     def _tidy(self) -> None:
@@ -249,7 +262,7 @@ class ExtensibleTrainer:
 
     def _write(self, folder: Path) -> Path:
         self.metrics.flush()
-        return checkpoints.save_checkpoint(folder, self.step, self._weights(), self._state())
+        return shards.save(self.ranks, folder, self.step, self._weights(), self._state())
 
     def _weights(self) -> dict[str, Any]:
         """State dicts by file name; a frozen network that comes from a file of its own is not saved again."""
@@ -268,11 +281,11 @@ class ExtensibleTrainer:
             "experiment": self.experiment.values,
             "updaters": {name: [u.state_dict() for u in updaters] for name, updaters in self.parts.updaters.items()},
             "scaler": scaler.state_dict() if scaler else {},
-            "random": checkpoints.random_state(),
+            "random": shards.random_states(self.ranks),
             "averages": self.averages.state_dict(),
             "best": self.best,
             "data": self._data(),
-            "skipped": dict(self.parts.train_loader.skipped),
+            "skipped": shards.merged_counts(self.ranks.gather(self.parts.train_loader.skipped)),
         }
 
     def _resume(self) -> Path | None:
@@ -303,19 +316,23 @@ class ExtensibleTrainer:
             weights = checkpoints.load_weights(path)
             network = name.removesuffix("_ema") if name not in self.parts.networks else name
             if name in self.parts.networks:
+                weights = shards.fitted(self.parts.networks[network].state_dict(), weights)
                 checkpoints.fit_weights(self.parts.networks[network], network, weights, path, strict=True)
             else:
-                self.parts.averages[network].load_state_dict(weights)
+                average = self.parts.averages[network]
+                average.load_state_dict(shards.fitted(average.state_dict(), weights))
         if not self.options.path.optimizer_reset:
             for name, updaters in self.parts.updaters.items():
-                for updater, saved in zip(updaters, state["updaters"][name], strict=True):
-                    updater.load_state_dict(saved)
+                for number, saved in enumerate(state["updaters"][name]):
+                    updater = updaters[number]
+                    fitting = shards.load_updater(found, f"{name}.{number}", saved, updater.parameters)
+                    updater.load_state_dict(fitting)
         if self.precision.scaler is not None and state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
         self._random = state["random"]
         self.averages.load_state_dict(state["averages"])
         self.step, self.best = state["step"], state["best"]
-        self.parts.train_loader.skipped = state["skipped"]
+        self.parts.train_loader.skipped = state["skipped"] if self.ranks.first else {}
 
     def _announce(self) -> None:
         line = self.progress.line
@@ -327,17 +344,21 @@ class ExtensibleTrainer:
             line(note)
         if self._resumed is not None:
             line(f"continues from {self._resumed} at step {self.step} of {self.options.train.niter}")
-        self.evaluation.announce()
+        self.ranks.do_once(self.evaluation.announce)
 
     def _finish(self) -> None:
         """Save the final checkpoint and say how it went."""
         if self._saved_step != self.step:
             self.save()
         else:
-            self._tidy()  # a kill may have come between the checkpoint and this
-        if self.options.samples is not None and not self.evaluation.has_samples(self.step):
+            self.ranks.do_once(self._tidy)  # a kill may have come between the checkpoint and this
+        has_samples = self.ranks.gather(self.evaluation.has_samples(self.step))[0]
+        if self.options.samples is not None and not has_samples:
             self._sample()
         self.progress.stop()
+        self.ranks.do_once(self._report)
+
+    def _report(self) -> None:
         self.evaluation.summary(self.best)
         for line in copy_baseline.report(self.parts, self.experiment, self.best):
             self.progress.line(line)

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,10 @@ class FigureSum:
         self.total = _sum_of(self.total, figure.total.double())
         self.count = self.count + figure.count
 
+    def so_far(self) -> Figure:
+        """What it holds, on the CPU."""
+        return Figure(self.total.cpu(), torch.as_tensor(self.count).cpu(), self.kind)  # type: ignore[arg-type]
+
     def read(self) -> float | list[float | None] | None:
         """The figure, or a list of a curve's points; None where nothing counted."""
         total = self.total.cpu()
@@ -148,6 +152,18 @@ class Averages:
                 continue
             total = torch.stack([part[0] for part in parts]).sum()
             self._averages[step, name].add(total, sum(part[1] for part in parts))
+
+    def merge(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Take in what other processes measured in the same validation; `gather` gives everybody's value to all."""
+        sums = {key: average.read() for key, average in self._averages.items()}
+        everybodys = gather((sums, {key: figure.so_far() for key, figure in self._figures.items()}))
+        self._averages = {key: Average(average.loss, average.window) for key, average in self._averages.items()}
+        self._figures = {}
+        for measured, figures in everybodys:
+            for key, (total, count) in measured.items():
+                self._averages[key].add(torch.tensor(total, dtype=torch.float64), count)
+            for (step, loss, name), figure in figures.items():
+                self.add_figures(step, {loss: {name: figure}})
 
     def add_figures(self, step: str, figures: Mapping[str, Mapping[str, Figure]]) -> None:
         """Take in what a step's losses report beside themselves, by loss."""

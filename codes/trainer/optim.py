@@ -53,6 +53,23 @@ class Lion(Optimizer):
         momentum.lerp_(grad, torch.as_tensor((1 - beta2) * keep, dtype=grad.dtype, device=grad.device))
 
 
+class ShardedSGD(torch.optim.SGD):
+    """SGD on the parts of parameters that a process holds (FSDP2), for which torch's fused kernel has no rule."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update all parameters; with ``found_inf`` set to 1 nothing changes."""
+        assert closure is None
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            held = [self.state[p]["momentum_buffer"].to_local() for p in parameters] if group["momentum"] else []
+            torch._fused_sgd_(
+                [p.to_local() for p in parameters], [p.grad.to_local() for p in parameters], held,
+                weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"], dampening=0.0,
+                nesterov=False, maximize=False, is_first_step=False, found_inf=getattr(self, "found_inf", None),
+            )  # fmt: skip
+
+
 def parameter_groups(network: nn.Module, params: OptimizerParams) -> list[dict[str, Any]]:
     """Split a network's parameters: no decay on norms, biases and embeddings; the YAML's own groups apart.
 
@@ -93,15 +110,17 @@ def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Op
     """The optimizer of one network; fused kernels throughout."""
     groups = parameter_groups(network, params)
     betas = (params.beta1, params.beta2)
+    sharded = any(hasattr(p, "full_tensor") for group in groups for p in group["params"])
     if kind == "sgd":
-        sgd = torch.optim.SGD(groups, lr=params.lr, momentum=params.momentum, fused=True)
+        sgd = (ShardedSGD if sharded else torch.optim.SGD)(groups, lr=params.lr, momentum=params.momentum, fused=True)
         if params.momentum:  # a first step that is skipped would leave the kernel's own buffers uninitialised
             for p in (p for group in sgd.param_groups for p in group["params"]):
                 sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return sgd
     if kind == "lion":
         return Lion(groups, lr=params.lr, betas=betas)
-    if kind == "adamw_zero" and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if kind == "adamw_zero" and several and not sharded:
         from torch.distributed.optim import ZeroRedundancyOptimizer
 
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=params.lr, betas=betas, eps=params.eps, fused=True)
@@ -175,7 +194,9 @@ class Updater:
             group["lr"] = learning_rate(group["base_lr"], step, options)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm: Any = torch.nn.utils.get_total_norm(gradients)
+        if hasattr(norm, "full_tensor"):  # of all processes' parts
+            norm = norm.full_tensor()
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         self._norms.append(norm)
@@ -202,8 +223,14 @@ class Updater:
         return norms[-1] if norms and math.isfinite(norms[-1]) else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer state and counts."""
-        state = {"optimizer": self.optimizer.state_dict(), "skipped": self.skipped, "streak": self.streak}
+        """Optimizer state and counts; of an optimizer that several processes share, whole on the first of them only."""
+        optimizer: Any = self.optimizer
+        if hasattr(optimizer, "consolidate_state_dict"):
+            optimizer.consolidate_state_dict(to=0)
+            held = optimizer.state_dict() if torch.distributed.get_rank() == 0 else {}
+        else:
+            held = optimizer.state_dict()
+        state = {"optimizer": held, "skipped": self.skipped, "streak": self.streak}
         return state | {"norms": list(self._norms)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,17 +6,18 @@ from typing import Any
 import torch
 
 from codes.options import ExperimentOptions
+from codes.trainer.distributed import Ranks, device_number
 
 
-def choose_device(options: ExperimentOptions) -> torch.device:
-    """The CUDA device of `gpu_ids`, or the CPU where that is empty or there is none.
+def choose_device(options: ExperimentOptions, ranks: Ranks = Ranks()) -> torch.device:  # noqa: B008 (frozen)
+    """The CUDA device of `gpu_ids`, or the CPU where that is empty or there is none; of several processes, one each.
 
     Raises:
         ValueError: the machine has GPUs, but not the one named.
     """
     if not options.gpu_ids or not torch.cuda.is_available():
         return torch.device("cpu")
-    number = options.gpu_ids[0]
+    number = device_number(options, ranks)
     if number >= torch.cuda.device_count():
         raise ValueError(f"gpu_ids names GPU {number}; this machine has {torch.cuda.device_count()} (from 0)")
     return torch.device("cuda", number)

@@ -22,6 +22,7 @@ from codes.trainer.losses import Figure, Loss
 from codes.trainer.optim import Updater
 from codes.trainer.state import State, batch_size
 
+Values = dict[str, tuple[Tensor, Tensor | float]]  # loss -> (sum, count) of one micro-batch
 Tally = dict[str, list[tuple[Tensor, Tensor | float]]]  # loss -> (sum, count) of each micro-batch
 
 
@@ -153,7 +154,7 @@ class Step:
         """What all losses have to report in validation besides themselves, by loss."""
         return {loss.name: loss.figures(state) for loss in self.losses if type(loss.loss).figures is not Loss.figures}
 
-    def measure(self, state: State, step: int | None = None) -> dict[str, tuple[Tensor, Tensor | float]]:
+    def measure(self, state: State, step: int | None = None) -> Values:
         """All losses that take part, as (sum, count) by name."""
         return {loss.name: loss.measure(state) for loss in self.losses if step is None or loss.flags.due(step)}
 
@@ -173,9 +174,8 @@ class Step:
         groups: list[_Gradients] | None = None
         items = [batch_size(state) for state in states]
         for micro, state in enumerate(states):
-            with autocast():
-                self.inject(state, "train", step, micro, seed + micro)
-            values = self.measure(state, step)
+            last = micro + 1 == len(states) and (groups is None or len(groups) == 1)
+            values = self._forward(state, step, micro, seed + micro, autocast, last)
             for name, value in values.items():
                 tally.setdefault(name, []).append(value)
             if groups is None:
@@ -189,6 +189,12 @@ class Step:
         self.updated = any(taken)
         return tally
 
+    def _forward(self, state: State, step: int, micro: int, seed: int, autocast: Any, last: bool) -> Values:
+        """Inject and measure; the backward pass after the last one completes the gradients."""
+        with autocast():
+            self.inject(state, "train", step, micro, seed)
+        return self.measure(state, step)
+
     def _group(self, values: Mapping[str, Any], parts: int) -> list[_Gradients]:
         """One group, unless the counts of several losses are known only on the device and may differ by batch."""
         losses = [loss for loss in self.losses if loss.name in values]
@@ -197,14 +203,13 @@ class Step:
         return [_Gradients([loss]) for loss in losses]
 
     def _backward(
-        self, groups: list[_Gradients], values: Mapping[str, tuple[Tensor, Tensor | float]], tally: Tally,
-        items: list[int], step: int,
+        self, groups: list[_Gradients], values: Values, tally: Tally, items: list[int], step: int,
     ) -> None:  # fmt: skip
         scaler = self.updaters[0].scaler
         for number, group in enumerate(groups):
             terms = []
             for loss in group.losses:
-                expected = self._expected_count(tally[loss.name], items)
+                expected = self._expected_count(loss.name, tally, items)
                 terms.append(values[loss.name][0] * (loss.flags.weight_at(step) / expected))
             total = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
             if scaler is not None:
@@ -224,13 +229,13 @@ class Step:
         for p, grad in zip(self._trained_parameters, held, strict=True):
             p.grad = grad
 
-    def _expected_count(self, measured: list[tuple[Tensor, Tensor | float]], items: list[int]) -> Tensor | float:
+    def _expected_count(self, loss: str, tally: Tally, items: list[int]) -> Tensor | float:
         """What the loss will have counted over the whole batch, judged by the first micro-batch.
 
         Any positive number would do, as `_correct` replaces it; a tiny one, where the first micro-batch is masked out,
         would make gradients that fp16 cannot hold.
         """
-        first = measured[0][1]
+        first = tally[loss][0][1]
         if len(items) == 1:
             return _at_least(first, 1e-9)
         return _at_least(first * (sum(items) / items[0]), 1.0)
@@ -256,7 +261,7 @@ class Step:
         ratios = []
         for loss in group.losses:
             counted = _at_least(sum(count for _, count in tally[loss.name]), 1e-9)
-            ratios.append(self._expected_count(tally[loss.name], items) / counted)
+            ratios.append(self._expected_count(loss.name, tally, items) / counted)
         known = [ratio for ratio in ratios if not isinstance(ratio, Tensor)]
         if len(known) > 1 and max(known) - min(known) > 1e-9:
             names = ", ".join(loss.name for loss in group.losses)
