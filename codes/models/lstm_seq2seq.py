@@ -97,9 +97,7 @@ class LstmSeq2seq(Network):
                 f"expected {wanted} with T > next_steps = {self.next_steps}, as prev takes one value at least, "
                 f"got {tuple(sequence.shape)}"
             )
-        if values.is_floating_point() != self.output.is_float:
-            kind = "float values" if self.output.is_float else "integer codes"
-            raise ValueError(f"expected {kind}, got {str(values.dtype).removeprefix('torch.')}")
+        self._check_kind(values)
         values = values.float() if self.output.is_float else values.long()
         if isinstance(self.output, FloatOutput) and not self.vectors:
             values = values[..., None]
@@ -110,6 +108,11 @@ class LstmSeq2seq(Network):
         valid = place >= border - prev_length[:, None]
         silent = ~torch.cat([valid, valid.new_ones(len(values), self.next_steps)], 1)
         return values.masked_fill(silent[..., None] if values.dim() == 3 else silent, self.output.silence), valid
+
+    def _check_kind(self, values: Tensor) -> None:
+        if values.is_floating_point() != self.output.is_float:
+            kind = "float values" if self.output.is_float else "integer codes"
+            raise ValueError(f"expected {kind}, got {str(values.dtype).removeprefix('torch.')}")
 
     def windows(self, values: Tensor, first: int) -> Tensor:
         """values (B, T[, width]) -> the values before each from number ``first`` on: (B, T - first, reach[, width])."""
@@ -211,6 +214,7 @@ class LstmSeq2seq(Network):
         """
         if steps < 1 or prev.shape[1] < 1:
             raise ValueError(f"expected a prev of 1 value or more and 1 step or more, got {prev.shape[1]} and {steps}")
+        self._check_kind(prev)
         prev = prev[..., None] if isinstance(self.output, FloatOutput) and not self.vectors else prev
         valid = torch.ones(prev.shape[:2], dtype=torch.bool, device=prev.device)
         scale = self.output.scale(prev, valid)

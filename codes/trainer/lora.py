@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from codes.convert import did_you_mean
 from codes.entries import Entry, Experiment, LoraOptions
@@ -53,7 +54,7 @@ def add_lora(network: nn.Module, name: str, options: LoraOptions) -> str:
 
 def _matching(network: nn.Module, name: str, targets: list[str]) -> list[str]:
     """The names of the layers that the targets mean, in the network's order."""
-    layers = [title for title, module in network.named_modules() if isinstance(module, ADAPTED)]
+    layers = [title for title, module in network.named_modules() if _adaptable(module)]
     for target in targets:
         if not any(_means(target, layer) for layer in layers):
             others = {layer.rpartition(".")[2] for layer in layers if not layer.rpartition(".")[2].isdigit()}
@@ -61,6 +62,11 @@ def _matching(network: nn.Module, name: str, targets: list[str]) -> list[str]:
             what = "cannot be adapted as a layer" if any(_means(target, title) for title in known) else "is no layer"
             raise ValueError(f"lora.targets: {target!r} {what} of network {name}{did_you_mean(target, others)}")
     return [layer for layer in layers if any(_means(target, layer) for target in targets)]
+
+
+def _adaptable(module: nn.Module) -> bool:
+    """Whether it has a weight of its own: spectral norm and the like make it anew at every pass."""
+    return isinstance(module, ADAPTED) and not is_parametrized(module)
 
 
 def _means(target: str, layer: str) -> bool:

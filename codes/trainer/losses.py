@@ -71,7 +71,10 @@ def masked_sum(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | fl
     values = values.float()
     if mask is None:
         return values.sum(), values.numel()
-    mask = mask.to(values.dtype).expand_as(values)
+    try:
+        mask = mask.to(values.dtype).expand_as(values)
+    except RuntimeError as error:
+        raise ValueError(f"a mask {tuple(mask.shape)} does not fit values {tuple(values.shape)}") from error
     return (values * mask).sum(), mask.sum()
 
 
@@ -125,6 +128,9 @@ class CodeLengthLoss(Loss):
         self, nats: Tensor, mask: Tensor | None = None, direction: Tensor | None = None, target: Tensor | None = None
     ) -> LossValue:
         """Total code length in nats and the tokens that it codes."""
+        if target is not None and round(target.numel() * self.tokens_per_sample) != nats.numel():
+            what = f"nats {tuple(nats.shape)} do not code the samples of target {tuple(target.shape)}"
+            raise ValueError(f"code_length: {what}, {self.tokens_per_sample:g} tokens each")
         return masked_sum(nats, mask)
 
     def figures(

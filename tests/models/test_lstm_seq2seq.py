@@ -270,6 +270,8 @@ def test_wrong_input() -> None:
         network("codes")(torch.randn(2, 50))
     with pytest.raises(ValueError, match="expected float values, got int64"):
         network("float")(values("codes"))
+    with pytest.raises(ValueError, match="expected float values, got int64"):
+        network("float").extend(values("codes"), 1, Choice(0.0))
     with pytest.raises(ValueError, match=r"expected \(B, T, 3\)"):
         network("vectors")(torch.randn(2, 50, 4))
     with pytest.raises(ValueError, match="1 value or more and 1 step or more, got 64 and 0"):

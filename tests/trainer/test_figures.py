@@ -70,6 +70,15 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
         CodeLengthLoss(**options)
 
 
+def test_a_mask_or_a_target_of_other_samples_is_refused() -> None:
+    nats = torch.ones(2, 8)
+    with pytest.raises(ValueError, match=r"a mask \(2, 7\) does not fit values \(2, 8\)"):
+        CodeLengthLoss()(nats, torch.ones(2, 7, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"nats \(2, 8\) do not code the samples of target \(2, 8\), 2 tokens each"):
+        CodeLengthLoss(tokens_per_sample=2)(nats, target=torch.ones(2, 8))
+    assert CodeLengthLoss(tokens_per_sample=2)(nats, target=torch.ones(2, 4))[1] == 16
+
+
 TOKENS: dict[str, Any] = {
     "datasets": {"train": {"mode": "toy_tokens", "vocabulary": 16, "length": 12, "batch_size": 4},
                  "val": {"batch_size": 3}},

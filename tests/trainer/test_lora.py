@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 from codes.entries import LoraOptions
 from codes.models.front_end import FrontEnd
 from codes.models.gpt import Gpt
+from codes.models.lofi_gan import LofiDiscriminator
 from codes.trainer.check import check
 from codes.trainer.lora import add_lora, merge_lora
 from codes.yaml_source import OptionError
@@ -148,6 +149,12 @@ def test_adapting_a_tied_table_unties_it() -> None:
     network = Gpt(bits=8, model_dim=16, heads=2, layers=1, tied=True)
     line = add_lora(network, "lm", LoraOptions(targets=["output"]))
     assert line.endswith("head.output no longer shares its weights")
+
+
+def test_a_weight_that_is_made_anew_at_every_pass_is_none_to_adapt() -> None:
+    network = LofiDiscriminator(strides=[2, 5], channels=4, spectral=True)
+    with pytest.raises(ValueError, match="'verdict' cannot be adapted as a layer of network judge"):
+        add_lora(network, "judge", LoraOptions(targets=["verdict"]))
 
 
 # --- export
