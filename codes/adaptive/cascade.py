@@ -201,7 +201,7 @@ def adapt_filters(state: State, channel: int, cascade: int, error: float) -> Non
             for i in range(taps):
                 weights[i] = weights[i] + step * seen[i]
             ring[place - 1] = error if abs(error) > 1e-10 else 0.0
-            newest, oldest = float(ring[place - 1]), float(ring[place - 1 + taps])
+            newest, oldest = ring[place - 1], ring[place - 1 + taps]  # their squares are float32
             state.filter_power[channel, cascade, stage] = max(power + newest * newest - oldest * oldest, 0.0)
             error = left
 

@@ -122,12 +122,12 @@ def step(network: Network, channel: int, features: np.ndarray) -> None:
     add_rows(seen, features, network.input_rows, 0)
     add_rows(kept, hidden, network.hidden_rows, 0)
     for i in range(size):
-        reset = 0.5 + 0.5 * tanh(0.5 * (float(seen[i]) + float(kept[i])))
-        seen[2 * size + i] = float(seen[2 * size + i]) + reset * float(kept[2 * size + i])
+        reset = 0.5 + 0.5 * tanh(0.5 * (seen[i] + kept[i]))
+        seen[2 * size + i] = seen[2 * size + i] + reset * kept[2 * size + i]
     for i in range(size):
-        keep = 0.5 + 0.5 * tanh(0.5 * (float(seen[size + i]) + float(kept[size + i])))
-        new = tanh(float(seen[2 * size + i]))
-        value = new + keep * (float(hidden[i]) - new)
+        keep = 0.5 + 0.5 * tanh(0.5 * (seen[size + i] + kept[size + i]))
+        new = tanh(seen[2 * size + i])
+        value = new + keep * (hidden[i] - new)
         hidden[i] = value if abs(value) > 1e-20 else 0.0  # nothing denormal, which is slow
 
 
@@ -139,20 +139,20 @@ def mix(network: Network, channel: int, features: np.ndarray, offsets: np.ndarra
     add_rows(outputs, features, network.output_rows, len(hidden))
     count = network.bias.shape[1]
     span = len(outputs) // count
-    highest = float(outputs[0]) + network.bias[channel, 0]
+    highest = outputs[0] + network.bias[channel, 0]
     for m in range(1, count):
-        highest = max(highest, float(outputs[m * span]) + network.bias[channel, m])
+        highest = max(highest, outputs[m * span] + network.bias[channel, m])
     total = 0.0
     for m in range(count):
         base = m * span
-        weight = arithmetic.exact_exp(float(outputs[base]) + network.bias[channel, m] - highest)
+        weight = arithmetic.exact_exp(outputs[base] + network.bias[channel, m] - highest)
         network.weights[m] = weight
         total = total + weight
         log_scale = min(max(float(outputs[base + 1]), -MAX_LOG_SCALE), MAX_LOG_SCALE)
         network.inverses[m] = 1.0 / max(unit * arithmetic.exact_exp(log_scale), MIN_SCALE)
-        mean = float(outputs[base + 2])
+        mean = outputs[base + 2]  # in float32, as are its offsets
         for k in range(span - 3):
-            mean = mean + float(outputs[base + 3 + k]) * float(offsets[k])
+            mean = mean + outputs[base + 3 + k] * offsets[k]
         network.means[m] = mean * unit
     share = 1.0 / (1.0 + arithmetic.exact_exp(-0.6931471805599453 * network.odds[channel]))
     for m in range(count):
