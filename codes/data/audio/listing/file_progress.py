@@ -16,12 +16,16 @@ class FileProgress:
         total: how many files there are.
         shown: False: nothing is shown.
         stream: where to (default: standard error).
+        unit: what is counted.
     """
 
-    def __init__(self, title: str, total: int, shown: bool = True, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, title: str, total: int, shown: bool = True, stream: TextIO | None = None, unit: str = "files"
+    ) -> None:
         self.title = title
         self.total = total
         self.done = 0
+        self._unit = unit
         self._shown = shown and total > 0
         self._stream = stream or sys.stderr
         self._bar: Any = None
@@ -58,4 +62,5 @@ class FileProgress:
     def _line(self) -> None:
         self._last = time.monotonic()
         rate = self.done / max(1e-9, self._last - self._started)
-        print(f"{self.title}: {self.done} of {self.total} files, {rate:,.0f} files/s", file=self._stream, flush=True)
+        counted = f"{self.done} of {self.total} {self._unit}, {rate:,.0f} {self._unit}/s"
+        print(f"{self.title}: {counted}", file=self._stream, flush=True)
