@@ -24,27 +24,14 @@ _PUNCTUATION = {
     **dict.fromkeys("‘’‚‛ʼ′`´", "'"),
     **dict.fromkeys("“”„‟«»″", '"'),
     **dict.fromkeys("‐‑‒–—―−", "-"),
-    "…": "...",
-    "⁄": "/",
-}
+    "…": "...", "⁄": "/",
+}  # fmt: skip
 _LETTERS = {
-    "ß": "ss",
-    "æ": "ae",
-    "Æ": "Ae",
-    "œ": "oe",
-    "Œ": "Oe",
-    "ø": "o",
-    "Ø": "O",
-    "ł": "l",
-    "Ł": "L",
-    "đ": "d",
-    "Đ": "D",
-    "ð": "d",
-    "Ð": "D",
-    "þ": "th",
-    "Þ": "Th",
-    "ı": "i",
-}
+    "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+    "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i",
+}  # fmt: skip
+_PLAIN = str.maketrans(_PUNCTUATION)
+_LATIN = str.maketrans(_LETTERS)
 _BRACKETS = str.maketrans("[]{}", "()()")
 _SIGNS = {
     "&": "and",
@@ -77,6 +64,7 @@ _ABBREVIATIONS = {
 }
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\.")
 _BLANKS = re.compile(r"\s+")
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
 
 
 def clean(text: str, cleaner: Cleaner = "english") -> str:
@@ -95,19 +83,22 @@ def english(text: str) -> str:
 
 def basic(text: str) -> str:
     """Lower case, one form of each character (NFKC), plain quotes, dashes and blanks; for any language."""
-    return _single_blanks(_plain(unicodedata.normalize("NFKC", text)).lower())
+    return _single_blanks(unicodedata.normalize("NFKC", text).translate(_PLAIN).lower())
 
 
 def to_ascii(text: str) -> str:
     """Letters without their marks, plain quotes and dashes; what has no ASCII form stays as it is."""
-    text = "".join(_LETTERS.get(character, character) for character in _plain(text))
-    parts = unicodedata.normalize("NFKD", text)
-    bare = "".join(part for part in parts if not unicodedata.combining(part))
-    return _plain(bare) if not bare.isascii() else bare
+    if text.isascii():
+        return text.translate(_PLAIN)
+    text = unicodedata.normalize("NFC", text).translate(_PLAIN).translate(_LATIN)
+    return _FOREIGN.sub(_ascii_form, text)
 
 
-def _plain(text: str) -> str:
-    return "".join(_PUNCTUATION.get(character, character) for character in text)
+def _ascii_form(match: re.Match[str]) -> str:
+    """A letter without its marks; itself, where that is not ASCII."""
+    parts = unicodedata.normalize("NFKD", match[0])
+    bare = "".join(part for part in parts if not unicodedata.combining(part)).translate(_PLAIN)
+    return bare if bare.isascii() else match[0]
 
 
 def _single_blanks(text: str) -> str:

@@ -30,6 +30,10 @@ class TextTokenizer(Protocol):
 
     num_tokens: int
 
+    def examine(self, text: str) -> tuple[list[int], Counter[str]]:
+        """Cleaned text as token numbers, and the characters that no token stands for, with their number."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Cleaned text as token numbers."""
         ...
@@ -67,9 +71,27 @@ class BpeTokenizer:
         self._unknown: int = numbers[UNKNOWN]
         self.num_tokens: int = self._tokenizer.get_vocab_size()
 
+    def examine(self, text: str) -> tuple[list[int], Counter[str]]:
+        """Cleaned text as token numbers, and the characters that no token stands for, with their number.
+
+        A special token that is spelled out in the text counts as such: it would stop the model.
+        """
+        cleaned = clean(text, self.cleaner)
+        encoded = self._tokenizer.encode(cleaned.replace(" ", SPACE))
+        found = Counter(token for token in SPECIAL_TOKENS if token in cleaned)
+        if self._unknown in encoded.ids:
+            spaced = cleaned.replace(" ", SPACE)
+            for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+                found.update(spaced[start:end] if number == self._unknown else "")
+        return encoded.ids, found
+
     def encode(self, text: str) -> list[int]:
         """Cleaned text as token numbers."""
-        return self._tokenizer.encode(_spaced(clean(text, self.cleaner))).ids
+        return self.examine(text)[0]
+
+    def unknown(self, text: str) -> Counter[str]:
+        """The characters of the cleaned text that no token stands for, with their number."""
+        return self.examine(text)[1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token numbers as text, without stop and unknown tokens."""
@@ -77,18 +99,6 @@ class BpeTokenizer:
         for token, shown in ((SPACE, " "), (STOP, ""), (UNKNOWN, "")):
             text = text.replace(token, shown)
         return text
-
-    def unknown(self, text: str) -> Counter[str]:
-        """The characters of the cleaned text that no token stands for, with their number.
-
-        A special token that is spelled out in the text counts too: it would stop the model.
-        """
-        cleaned = clean(text, self.cleaner)
-        found = Counter(token for token in SPECIAL_TOKENS if token in cleaned)
-        encoded = self._tokenizer.encode(_spaced(cleaned))
-        places = [place for number, place in zip(encoded.ids, encoded.offsets, strict=True) if number == self._unknown]
-        spaced = _spaced(cleaned) if places else ""
-        return found + Counter(character for start, end in places for character in spaced[start:end])
 
 
 class CharacterTokenizer:
@@ -104,9 +114,15 @@ class CharacterTokenizer:
         self.num_tokens = len(self.symbols)
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols) if number}
 
+    def examine(self, text: str) -> tuple[list[int], Counter[str]]:
+        """Cleaned text as token numbers, and the characters that no token stands for, with their number."""
+        cleaned = clean(text, self.cleaner)
+        ids = [self._numbers[character] for character in cleaned if character in self._numbers]
+        return ids, Counter(character for character in cleaned if character not in self._numbers)
+
     def encode(self, text: str) -> list[int]:
         """Cleaned text as token numbers; characters that have none are left out (see `unknown`)."""
-        return [self._numbers[character] for character in clean(text, self.cleaner) if character in self._numbers]
+        return self.examine(text)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token numbers as text, without padding."""
@@ -114,7 +130,7 @@ class CharacterTokenizer:
 
     def unknown(self, text: str) -> Counter[str]:
         """The characters of the cleaned text that no token stands for, with their number."""
-        return Counter(character for character in clean(text, self.cleaner) if character not in self._numbers)
+        return self.examine(text)[1]
 
 
 def unknown_report(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[str]:
@@ -136,10 +152,6 @@ def unknown_report(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[str]:
         f"{num_texts[character]} of {total} texts"
         for character, count in times.most_common()
     ]
-
-
-def _spaced(text: str) -> str:
-    return text.replace(" ", SPACE)
 
 
 def _read(file: Path) -> Any:

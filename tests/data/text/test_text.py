@@ -74,6 +74,7 @@ def test_numbers_in_text(text: str, spoken: str):
         ("50% [of] {it}", "fifty percent (of) (it)", "50% [of] {it}"),
         ("Привет, мир 2", "привет, мир two", "привет, мир 2"),
         ("ﬁne①", "fineone", "fine1"),
+        ("cafe\u0301 й ｡ 한", "cafe й ｡ 한", "café й 。 한"),
         ("   ", "", ""),
     ],
 )

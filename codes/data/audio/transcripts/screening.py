@@ -56,14 +56,13 @@ class TextScreen:
 
     def reason_against(self, text: str) -> str | None:
         """Why a text is not taken, or None."""
-        unknown = self.tokenizer.unknown(text)
+        ids, unknown = self.tokenizer.examine(text)
         if unknown:
             self._unknown.update(unknown)
             return "with characters that the tokenizer does not know"
-        num_tokens = len(self.tokenizer.encode(text))
-        if num_tokens == 0:
+        if not ids:
             return "with an empty text"
-        return f"with a text of more than {self.max_tokens} tokens" if num_tokens > self.max_tokens else None
+        return f"with a text of more than {self.max_tokens} tokens" if len(ids) > self.max_tokens else None
 
     def tokens(self, text: str) -> tuple[np.ndarray, int]:
         """The first tokens of a text, filled up with 0: (max_tokens,) int64; and how many there are."""
