@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from codes.registry import Registered
 
@@ -16,3 +16,11 @@ class Network(nn.Module, Registered):
 
     kind: ClassVar[str] = "network"
     gradient_checkpointing: bool = False
+
+    def figures(self) -> dict[str, Tensor]:
+        """What the network counts of itself while it trains, by name: written where training figures are."""
+        return {}
+
+    def released_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's weights under this network's names, where other programs' files differ from its own."""
+        return weights

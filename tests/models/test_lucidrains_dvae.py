@@ -1,0 +1,128 @@
+"""lucidrains_dvae: shapes, released names, a codebook that begins at the data and revives what died."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from codes.models.ema_codebook import EmaCodebook
+from codes.models.lucidrains_dvae import LucidrainsDvae
+
+SMALL: dict[str, Any] = {
+    "num_tokens": 32, "codebook_dim": 8, "hidden_dim": 8, "num_layers": 2, "num_resnet_blocks": 1, "kernel_size": 3,
+    "use_transposed_convs": False,
+}  # fmt: skip
+
+
+def test_shapes_and_the_names_of_released_weights() -> None:
+    network = LucidrainsDvae(**{**SMALL, "num_resnet_blocks": 3}).eval()
+    loss, commitment, made = network(torch.randn(2, 80, 22))
+    assert loss.shape == made.shape == (2, 80, 22)
+    assert commitment.ndim == 0
+    assert network.get_codebook_indices(torch.randn(2, 80, 22)).shape == (2, 6)
+    assert network.decode(torch.zeros(2, 6, dtype=torch.int64)).shape == (2, 80, 24)
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert shapes["encoder.0.0.weight"] == (8, 80, 3)
+    assert shapes["encoder.1.0.weight"] == (16, 8, 3)
+    assert shapes["encoder.4.net.4.weight"] == (16, 16, 1)
+    assert shapes["encoder.5.weight"] == (8, 16, 1)
+    assert shapes["decoder.0.weight"] == (16, 8, 1)
+    assert shapes["decoder.4.0.conv.weight"] == (16, 16, 3)
+    assert shapes["decoder.5.0.conv.weight"] == (8, 16, 3)
+    assert shapes["decoder.6.weight"] == (80, 8, 1)
+    assert shapes["codebook.embed"] == shapes["codebook.embed_avg"] == (8, 32)
+    released = {name: value for name, value in network.state_dict().items() if name != "codebook.usage"}
+    assert network.released_weights(released).keys() == shapes.keys()
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"use_transposed_convs": True, "kernel_size": 4}, {"encoder_norm": True, "activation": "silu"},
+    {"num_resnet_blocks": 0}, {"smooth_l1_loss": True, "normalization": ([-5.0], [2.0])},
+])  # fmt: skip
+def test_decoding_codes_is_what_forward_does(options: dict[str, Any]) -> None:
+    network = LucidrainsDvae(**{**SMALL, **options}).eval()
+    mel = torch.randn(2, 80, 24)
+    made = network.decode(network.get_codebook_indices(mel))
+    shift, scale = (-5.0, 2.0) if "normalization" in options else (0.0, 1.0)
+    torch.testing.assert_close((made - shift) / scale, network(mel)[2], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("restart_below", "least", "most"), [(0.1, 7, 16), (0.0, 1, 3)])
+def test_it_learns_without_collapse(restart_below: float, least: float, most: float) -> None:
+    """Eight kinds of frames; the encoder runs away from its codes at once. Without restarts a single code remains."""
+    torch.manual_seed(1)
+    kinds = torch.randn(8, 80) * 3 + 20
+    network = LucidrainsDvae(**{**SMALL, "num_tokens": 16}, decay=0.95, restart_below=restart_below).train()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(120):
+        mel = kinds[torch.randint(8, (8, 6))].repeat_interleave(4, 1).transpose(1, 2)
+        loss, commitment, _ = network(mel)
+        optimizer.zero_grad()
+        (loss.mean() + commitment).backward()
+        optimizer.step()
+    figures = {name: float(value) for name, value in network.figures().items()}
+    assert least < figures["perplexity"] < most
+    assert figures["perplexity_share"] == pytest.approx(figures["perplexity"] / 16)
+    assert 0 < figures["codes_in_use"] <= 1
+
+
+def test_codes_begin_at_the_data_and_dead_ones_begin_anew() -> None:
+    codebook = EmaCodebook(2, 8).train()
+    data = torch.randn(64, 2) * 0.1 + 50
+    codebook(data)
+    assert (codebook.embed - 50).abs().max() < 1
+    for _ in range(300):  # the data moves away: codes that stay behind are revived
+        data = torch.randn(64, 2) - 50
+        _, codes, _ = codebook(data)
+    assert codes.unique().numel() >= 6
+    assert float(codebook.figures()["codes_in_use"]) > 0.7
+    frozen = codebook.eval().embed.clone()
+    codebook(data)
+    assert torch.equal(codebook.embed, frozen)
+
+
+def test_without_restarts_codes_begin_at_the_data_and_stay_dead() -> None:
+    codebook = EmaCodebook(2, 8, restart_below=0.0).train()
+    codebook(torch.randn(64, 2) + 50)
+    assert (codebook.embed - 50).abs().max() < 5
+    for _ in range(100):
+        codebook(torch.full((64, 2), 60.0))
+    assert float(codebook.figures()["perplexity"]) < 3
+
+
+def test_gradients_pass_straight_through() -> None:
+    codebook = EmaCodebook(2, 8).eval()
+    x = torch.randn(3, 5, 2, requires_grad=True)
+    vectors, codes, commitment = codebook(x)
+    assert codes.shape == (3, 5)
+    distances = torch.cdist(x.detach().view(-1, 2), codebook.embed.t())
+    assert torch.equal(codes.view(-1), distances.argmin(1))
+    vectors.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.ones_like(x))
+    torch.testing.assert_close(commitment, (codebook.vectors(codes) - x).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_tokens": 0}, "num_tokens is 0: it must be 1 or more"),
+        ({"decay": 1.0}, "decay must lie between 0 and 1, got 1.0"),
+        ({"restart_below": 1.0}, "restart_below must be at least 0 and below 1, got 1.0"),
+        ({"normalization": ([0.0, 0.0], [1.0])}, "normalization needs one number or 80, one for each band, got 2"),
+        ({"normalization": ([0.0], [0.0])}, "normalization: deviations must be above 0"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LucidrainsDvae(**{**SMALL, **options})
+
+
+def test_inputs_are_checked() -> None:
+    network = LucidrainsDvae(**SMALL)
+    message = "expected a float mel spectrogram (B, 80, T), got torch.float32 (2, 100, 8)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        network(torch.randn(2, 100, 8))
+    with pytest.raises(ValueError, match=re.escape("expected integer codes (B, N), got torch.float32 (2, 3)")):
+        network.decode(torch.zeros(2, 3))
