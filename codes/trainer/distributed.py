@@ -11,6 +11,8 @@ import contextlib
 import datetime
 import os
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -105,7 +107,8 @@ class Ranks:
 class Agreement:
     """Something that all processes do as soon as one wants to, at the same step.
 
-    Each step sends its own wish and reads the answer to the former one, which has come in the meantime.
+    Each step sends its own wish and reads the answer to the former one, which has come in the meantime. The numbers
+    stay on the CPU (gloo), so no GPU is waited for.
 
     Args:
         ranks: the processes.
@@ -114,15 +117,14 @@ class Agreement:
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self._sent: tuple[Any, Tensor] | None = None
-        self._group = distributed.new_group(backend="gloo") if ranks.size > 1 else None
 
     def reached(self, wish: bool) -> bool:
         """Whether any process wished it, as of the last call; of this call where there is one process."""
-        if self._group is None:
+        if self._ranks.size == 1:
             return wish
         answer = self.finish()
         flag = torch.tensor([int(wish)])
-        self._sent = distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group, async_op=True), flag
+        self._sent = distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True), flag
         return answer
 
     def finish(self) -> bool:
@@ -158,11 +160,37 @@ def joined(options: ExperimentOptions) -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(device_number(options, ranks))
     try:
-        distributed.init_process_group(backend, timeout=timeout)
+        store = _fresh_store(ranks, timeout)
+        distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
         yield ranks
     except (RuntimeError, distributed.DistError) as error:
         raise _translated(error, ranks) from error
     distributed.destroy_process_group()
+
+
+def _fresh_store(ranks: Ranks, timeout: datetime.timedelta) -> Any:
+    """Where the processes find each other, without what an earlier attempt left there.
+
+    torchrun keeps its store when it starts failed processes again, with the addresses of the dead in it. So the first
+    process names the attempt, and tells the others that it is theirs by the tokens that they answered with.
+    """
+    store, _, _ = next(distributed.rendezvous("env://", ranks.rank, ranks.size, timeout=timeout))
+    token = uuid.uuid4().hex
+    if ranks.first:
+        store.set("attempt", token)
+        tokens = [store.get(f"{token}/{rank}").decode() for rank in range(1, ranks.size)]
+        store.set(f"{token}/all", ",".join(tokens))
+        return distributed.PrefixStore(token, store)
+    deadline = time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        attempt = store.get("attempt").decode()
+        store.set(f"{attempt}/{ranks.rank}", token)
+        with contextlib.suppress(distributed.DistStoreError):
+            store.wait([f"{attempt}/all"], datetime.timedelta(seconds=1))
+            if token in store.get(f"{attempt}/all").decode():
+                return distributed.PrefixStore(attempt, store)
+        time.sleep(0.05)
+    raise RankError(f"process {ranks.rank} of {ranks.size}: process 0 did not answer within {timeout}")
 
 
 def device_number(options: ExperimentOptions, ranks: Ranks) -> int:

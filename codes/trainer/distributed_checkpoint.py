@@ -7,6 +7,7 @@ unpickled. A checkpoint of either kind can be continued by any number of process
 """
 
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,9 @@ def _read_shards(tensors: dict[str, Tensor], folder: Path) -> None:
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, load
 
     try:
-        alone = not torch.distributed.is_initialized()
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process reads them all
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
     except (CheckpointException, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"the optimizers' shards {folder} cannot be read: {_line(error)}") from error
 
