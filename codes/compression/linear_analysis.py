@@ -1,4 +1,4 @@
-"""How `linear_codec` finds its predictions and writes them: the encoder's side, compiled by it (see `compiled`).
+"""How `linear_codec` finds its predictions and writes them: the encoder's side, compiled by it.
 
 Coefficients are the solution of weighted least squares over the stretch itself, with weights that are the inverse of
 the last solution's residuals: that minimises the sum of absolute residuals, which is what Rice codes cost (FFmpeg's

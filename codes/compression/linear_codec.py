@@ -10,9 +10,9 @@ from types import ModuleType
 
 import numpy as np
 
+from codes.adaptive.compiled import compile_module
 from codes.compression import linear_analysis, linear_kernels
 from codes.compression.codec import NO_FINGERPRINT, NO_MODEL
-from codes.compression.compiled import compile_functions
 
 _STRETCH_FRAMES = 4096
 _CONSTANT = 0x80  # the payload's first byte: every channel is one value; else it is the log2 of a stretch's frames
@@ -52,14 +52,14 @@ _ENCODER = {
 
 @functools.cache
 def _shared() -> ModuleType:
-    compile_functions(linear_kernels, _SHARED)
+    compile_module(linear_kernels.__name__, _SHARED)
     return linear_kernels
 
 
 @functools.cache
 def _decoder() -> ModuleType:
     kernels = _shared()
-    compile_functions(kernels, _DECODER)
+    compile_module(kernels.__name__, _DECODER)
     return kernels
 
 
@@ -68,8 +68,8 @@ def _encoder() -> ModuleType:
     kernels = _shared()
     for name in _SHARED:  # what it has imported are the functions that are not compiled
         setattr(linear_analysis, name, getattr(kernels, name))
-    compile_functions(linear_analysis, _SOLVER, fast=True)
-    compile_functions(linear_analysis, _ENCODER)
+    compile_module(linear_analysis.__name__, _SOLVER, reorder_sums=True)
+    compile_module(linear_analysis.__name__, _ENCODER)
     return linear_analysis
 
 

@@ -1,4 +1,4 @@
-"""Bits, Rice codes and linear prediction over integers: the loops of `linear_codec`, compiled by it (see `compiled`).
+"""Bits, Rice codes and linear prediction over integers: the loops of `linear_codec`, compiled by it.
 
 Arrays of bits are uint8, highest bit first; a position is a number of bits. A reader that would go beyond the end
 gives position -1, and whoever reads on from there gets -1 again. Samples are int64, so that nothing overflows: 32 of at
