@@ -21,11 +21,8 @@ from typing import Any
 import numpy as np
 
 from codes.data.audio.audio_dataset import AudioDataset
-from codes.data.audio.reader import AudioReadError
 from codes.data.audio.recordings import Segment
-from codes.data.dataset import SKIPPED
-
-_MOST_REDRAWS = 20
+from codes.data.audio.redraws import first_readable
 
 
 class WindowDataset(AudioDataset, abstract=True):
@@ -80,16 +77,10 @@ class WindowDataset(AudioDataset, abstract=True):
             return self.finish(self.chunk(*self._place(index)), rng)
         if self.on_error == "fail":
             return self.finish(self.chunk(*self._place(int(rng.integers(self._ends[-1])))), rng)
-        errors: list[tuple[str, str]] = []
-        while len(errors) <= _MOST_REDRAWS:
-            segment, start_frame = self._place(int(rng.integers(self._ends[-1])))
-            try:
-                item = self.finish(self.chunk(segment, start_frame), rng)
-            except AudioReadError as error:
-                errors.append((str(segment.recording.file.path), str(error)))
-            else:
-                return {**item, SKIPPED: [*errors, *item.get(SKIPPED, [])]}
-        raise AudioReadError(f"{len(errors)} chunks in a row could not be read; the last: {errors[-1][1]}")
+        places = (self._place(int(rng.integers(self._ends[-1]))) for _ in itertools.count())
+        return first_readable(
+            (place[0].recording.file.path, lambda at=place: self.finish(self.chunk(*at), rng)) for place in places
+        )
 
     def _place(self, choice: int) -> tuple[Segment, int]:
         """Segment and start of the chunk of that number among all that can be chosen."""

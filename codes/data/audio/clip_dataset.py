@@ -1,5 +1,6 @@
 """The base class of datasets whose items are whole recordings as floats, filled up with silence to one length."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,10 @@ from codes.data.audio.audio_dataset import AudioDataset
 from codes.data.audio.channel_layout import ChannelChoice
 from codes.data.audio.companions import Companions, similar_files
 from codes.data.audio.listing.folder import FoundFile
-from codes.data.audio.reader import AudioReadError
 from codes.data.audio.recordings import Segment
+from codes.data.audio.redraws import first_readable
 from codes.data.audio.splits import Sides, SplitKind
-from codes.data.dataset import SKIPPED
 from codes.registry import Range
-
-_MOST_REDRAWS = 20
 
 
 class ClipDataset(AudioDataset, abstract=True):
@@ -87,14 +85,9 @@ class ClipDataset(AudioDataset, abstract=True):
             raise IndexError(f"item {index} of a dataset of {len(self)}")
         if self.on_error == "fail" or self.phase == "val":
             return self.clip(index, rng)
-        errors: list[tuple[str, str]] = []
-        while len(errors) <= _MOST_REDRAWS:
-            try:
-                return {**self.clip(index, rng), SKIPPED: errors}
-            except AudioReadError as error:
-                errors.append((str(self.segments[index].recording.file.path), str(error)))
-                index = int(rng.integers(len(self)))
-        raise AudioReadError(f"{len(errors)} clips in a row could not be read; the last: {errors[-1][1]}")
+        others = (int(rng.integers(len(self))) for _ in itertools.count())
+        chosen = itertools.chain([index], others)
+        return first_readable((self.clip_path(number), lambda n=number: self.clip(n, rng)) for number in chosen)
 
     def sound(self, number: int, start_frame: int = 0, num_frames: int | None = None) -> np.ndarray:
         """(1, num_frames) float32 in -1 .. 1 of clip ``number``, from that frame of it on."""

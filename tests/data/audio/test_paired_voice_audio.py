@@ -310,6 +310,10 @@ def test_a_file_that_breaks_later_is_skipped_in_training_if_asked(tmp_path: Path
         item(strict, 2)
     with pytest.raises(IndexError):
         item(data, 4)
+    for path in (tmp_path / "wavs").iterdir():
+        path.write_bytes(b"gone")
+    with pytest.raises(AudioReadError, match="21 items in a row could not be read; the last: "):
+        item(data, 0)
 
 
 def test_other_rates_channels_and_floats(tmp_path: Path):
