@@ -9,6 +9,8 @@ import yaml
 
 from codes.data.audio.gpt_tts import GptTtsDataset
 from codes.data.audio.reader import read
+from codes.experiment import load_experiment
+from codes.trainer.build import build
 from scripts import prepare_codes as command
 from tests.data.audio import speech_corpora as corpora
 
@@ -100,3 +102,11 @@ def test_bad_input(
 ):
     assert command.main([str(experiment), "--out", str(tmp_path / "codes"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_validation_on_the_training_data_is_said(experiment: Path):
+    """Without val_fraction each phase takes all that its path lists, as in DL-Art-School: easily done by mistake."""
+    divided = build(load_experiment(experiment, [])).notes
+    same = build(load_experiment(experiment, ["datasets.train.val_fraction=null"])).notes
+    assert not [note for note in divided if "very recordings" in note]
+    assert [note for note in same if "datasets.val reads the very recordings of datasets.train" in note]

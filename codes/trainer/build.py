@@ -82,7 +82,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
         for entry in experiment.steps:
             _components(collector, entry, stand_ins | networks)
     collector.raise_problems()
-    notes = [*experiment.warnings, *([precision.note] if precision.note else [])]
+    notes = [*experiment.warnings, *([precision.note] if precision.note else []), *_same_data(datasets)]
     notes += _prepare_networks(collector, experiment, networks, device)
     if ranks.size > 1:
         notes += collector.attempt(start, lambda: share_networks(experiment, networks, precision, ranks)) or []
@@ -111,6 +111,14 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
         updaters=updaters, averages=averages, steps=[step for step in steps if step is not None], ranks=ranks,
         notes=notes,
     )  # fmt: skip
+
+
+def _same_data(datasets: Mapping[str, Dataset]) -> list[str]:
+    """A warning where validation reads exactly what training reads."""
+    found = [dataset.fingerprint() for dataset in datasets.values()]
+    if len(found) < 2 or "digest" not in found[0] or found[0] != found[1]:
+        return []
+    return ["warning: datasets.val reads the very recordings of datasets.train: its figures say nothing of other ones"]
 
 
 def _build_entries(collector: _Collector, entries: Mapping[str, Entry]) -> dict[str, Any]:

@@ -104,6 +104,26 @@ def test_the_own_tokenizer_has_the_numbers_of_dlas():
     assert again.encode(text) == ids
 
 
+def test_files_of_the_form_that_tortoise_has_are_read(tmp_path: Path):
+    vocabulary = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2, "t": 3, "h": 4, "e": 5, ".": 6, "th": 7, "the": 8}
+    special = [
+        {"id": vocabulary[token], "special": True, "content": token, "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False}
+        for token in ("[STOP]", "[UNK]", "[SPACE]")
+    ]  # fmt: skip
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": "[UNK]", "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "vocab": vocabulary, "merges": ["t h", "th e"],
+    }  # fmt: skip
+    whole = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None}
+    whole |= {"pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    made = BpeTokenizer(tmp_path / "tokenizer.json")
+    assert made.encode("The the. he") == [8, 2, 8, 6, 2, 4, 5]
+    assert made.decode([8, 2, 8, 6, 0]) == "the the."
+    assert made.unknown("the 'x") == {"'": 1, "x": 1}
+
+
 def test_unknown_characters_are_reported():
     own = BpeTokenizer()
     assert not own.unknown("plain text.")
