@@ -51,6 +51,8 @@ class ClipDataset(AudioDataset, abstract=True):
         how = {"channels": channels, "float_bits": float_bits, "split": split}
         share = 0.1 if val_fraction is None else val_fraction
         super().__init__(sample_rate=sample_rate, val_fraction=share, **how, **audio)
+        if self.phase == "val" and audio.get("val_seconds") is not None:
+            self._keep_some(audio["val_seconds"])
 
     def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index``; subclasses define it. All randomness must come from ``rng``."""
@@ -117,6 +119,15 @@ class ClipDataset(AudioDataset, abstract=True):
         clips = np.stack([self.excerpt(other, num_frames, rng) for other in chosen])
         lengths = np.array([min(num_frames, self.segments[other].num_frames) for other in chosen], np.int64)
         return clips, lengths, number in chosen
+
+    def _keep_some(self, seconds: float) -> None:
+        """Validate on so much audio: clips spread evenly over all of them."""
+        total = sum(segment.seconds for segment in self.segments)
+        if total > seconds:
+            count = max(1, int(len(self.segments) * seconds / total))
+            self._notes.append(f"validates on {count} of {len(self.segments)} clips, as val_seconds says")
+            places = np.linspace(0, len(self.segments) - 1, count).round().astype(int)
+            self.segments = [self.segments[place] for place in places]
 
     def find_companions(self, with_self: bool, lonely: str) -> None:
         """Find out which clips go together, and leave out those that have no other.

@@ -34,7 +34,6 @@ class NvTacotronDataset(SpeechDataset):
         return_wavs: give the sound in the spectrogram's place, (1, max_mel_length * hop_length).
         use_bpe_tokenizer: byte pair encoding; false: one token a character, Tacotron's symbols.
         max_wav_value: no effect: samples are always -1 .. 1.
-        needs_collate: no effect: items always have one length.
     """
 
     provides = {
@@ -61,7 +60,6 @@ class NvTacotronDataset(SpeechDataset):
         return_wavs: bool = False,
         use_bpe_tokenizer: bool = False,
         max_wav_value: float | None = None,
-        needs_collate: bool | None = None,
         **speech: Any,
     ) -> None:
         if sampling_rate is not None:

@@ -35,6 +35,8 @@ class SpeechDataset(ClipDataset, abstract=True):
         use_bpe_tokenizer: byte pair encoding; false: one token a character, Tacotron's symbols.
         tokenizer_vocab: a JSON file of the tokenizers library, as Tortoise has; null: the project's own for English.
         text_cleaners: what is done to text first: english, or basic for other languages.
+        needs_collate: no effect: items always have one length.
+        debug_loading_failures: no effect: what is left out is always counted and reported.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class SpeechDataset(ClipDataset, abstract=True):
         use_bpe_tokenizer: bool = True,
         tokenizer_vocab: Path | None = None,
         text_cleaners: Cleaner = "english",
+        needs_collate: bool = False,
+        debug_loading_failures: bool = False,
         **audio: Any,
     ) -> None:
         self._modes: list[FetcherMode] = fetcher_mode if isinstance(fetcher_mode, list) else [fetcher_mode]
@@ -65,8 +69,10 @@ class SpeechDataset(ClipDataset, abstract=True):
             ValueError: no recording is left.
         """
         found = read_all([Path(path) for path in paths], self._modes, self.phase)
-        there = [row for row in found.rows if row.audio.is_file()]
-        absent = [f"{row.where}: {row.audio} does not exist" for row in found.rows if not row.audio.is_file()]
+        is_there = [row.audio.is_file() for row in found.rows]
+        there = [row for row, there in zip(found.rows, is_there, strict=True) if there]
+        missing = [row for row, there in zip(found.rows, is_there, strict=True) if not there]
+        absent = [f"{row.where}: {row.audio} does not exist" for row in missing]
         self._refuse(found.problems + absent, len(found.rows))
         rows = self._first_rows(self.screen.keep([row for row in there if self.takes(row)], self.left_out))
         if not rows:

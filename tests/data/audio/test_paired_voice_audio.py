@@ -294,6 +294,14 @@ def test_divided_by_file_and_by_speaker(tmp_path: Path):
     assert not speakers[0] & speakers[1]
 
 
+def test_validation_on_so_much_audio(tmp_path: Path):
+    corpora.lj(tmp_path)
+    data = paired(tmp_path, phase="val", val_seconds=2.1)
+    assert texts(data) == [corpora.TEXTS[0], corpora.TEXTS[3]]
+    assert "validates on 2 of 4 clips, as val_seconds says" in data.report()
+    assert len(paired(tmp_path, phase="val", val_seconds=99.0)) == len(paired(tmp_path, val_seconds=2.1)) == 4
+
+
 def test_a_file_that_breaks_later_is_skipped_in_training_if_asked(tmp_path: Path):
     corpora.lj(tmp_path)
     data = paired(tmp_path, on_error="skip")
