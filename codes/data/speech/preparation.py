@@ -12,8 +12,10 @@ same command goes on after an interruption. A recording with a text of its own (
 it) is not cut, as its text is that of the whole.
 """
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,6 +74,15 @@ class PreparationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A recording: where it is, who speaks, and what its clips' names begin with."""
+
+    file: FoundFile
+    speaker: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Piece:
     """A stretch of a recording, and what clips.jsonl says of it; ``wav`` is (n,) int16 at the dataset's rate."""
 
@@ -101,10 +112,10 @@ def prepare(folder: Path, out: Path, options: PreparationOptions, *, device: str
     with (out / "clips.jsonl").open("a", encoding="utf-8") as log:
         for path, error in found.errors.items():
             _write(log, [{"source": str(path), "finished": False, "seconds": 0.0, "error": error}])
-        waiting = [file for file in found.files if file.relative not in done]
-        for number, file in enumerate(waiting, start=1):
-            title = f"[{number}/{len(waiting)}] {file.relative} ({file.seconds / 60:.1f} min)"
-            _prepare_file(file, title, log, out, options, transcriber)
+        waiting = [source for source in _sources(found.files, options.speaker) if source.file.relative not in done]
+        for number, source in enumerate(waiting, start=1):
+            title = f"[{number}/{len(waiting)}] {source.file.relative} ({source.file.seconds / 60:.1f} min)"
+            _prepare_file(source, title, log, out, options, transcriber)
     return _finish(out)
 
 
@@ -133,9 +144,10 @@ def _begin(out: Path, folder: Path, options: PreparationOptions) -> set[str]:
 
 
 def _prepare_file(
-    file: FoundFile, title: str, log: Any, out: Path, options: PreparationOptions, transcriber: Transcriber | None
+    source: _Source, title: str, log: Any, out: Path, options: PreparationOptions, transcriber: Transcriber | None
 ) -> None:
     """Write the clips of a recording, some at a time, and their lines of clips.jsonl."""
+    file = source.file
     end: dict[str, Any] = {"source": file.relative, "finished": True, "seconds": round(file.seconds, 3)}
     try:
         text = _own_text(file.path)
@@ -145,7 +157,7 @@ def _prepare_file(
                 for first in range(0, len(stretches), _PIECES_AT_ONCE):
                     some = stretches[first : first + _PIECES_AT_ONCE]
                     pieces = [_piece(audio, start, frames, file.relative, options) for start, frames in some]
-                    _write(log, _written(pieces, text, file.relative, out, options, transcriber))
+                    _write(log, _written(pieces, text, source, out, options, transcriber))
                     bar.advance(len(some))
     except (AudioReadError, PreparationError) as error:
         end |= {"finished": False, "seconds": 0.0, "error": str(error)}
@@ -192,7 +204,7 @@ def _wrong_length(seconds: float, split: SplitOptions) -> str | None:
 
 
 def _written(
-    pieces: list[_Piece], text: str | None, source: str, out: Path, options: PreparationOptions,
+    pieces: list[_Piece], text: str | None, source: _Source, out: Path, options: PreparationOptions,
     transcriber: Transcriber | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write the sound of the pieces that are good; the lines that clips.jsonl gets for all of them."""
@@ -201,12 +213,10 @@ def _written(
     if text is None and transcriber is not None:
         texts = list(transcriber.transcribe([piece.wav for piece in good], options.sample_rate))
     spoken = dict(zip(map(id, good), texts, strict=True))
-    return [_written_clip(piece, spoken.get(id(piece)), source, out, options) for piece in pieces]
+    return [_written_clip(piece, spoken.get(id(piece)), source, out, options.sample_rate) for piece in pieces]
 
 
-def _written_clip(
-    piece: _Piece, text: str | None, source: str, out: Path, options: PreparationOptions
-) -> dict[str, Any]:
+def _written_clip(piece: _Piece, text: str | None, source: _Source, out: Path, sample_rate_hz: int) -> dict[str, Any]:
     """Write the sound of one piece, if it is good; its line of clips.jsonl."""
     import soundfile
 
@@ -214,12 +224,14 @@ def _written_clip(
         return piece.record
     if text is not None and not text.strip():
         return {**piece.record, "left_out": "in which nothing was understood"}
-    speaker, name = _names(source, options.speaker)
-    place = Path("wavs") / speaker / f"{name}_{piece.record['start_seconds']:09.2f}.wav"
+    place = Path("wavs") / source.speaker / f"{source.name}_{piece.record['start_seconds']:09.2f}.wav"
     (out / place).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(out / place, piece.wav, options.sample_rate, subtype="PCM_16")
+    try:
+        soundfile.write(out / place, piece.wav, sample_rate_hz, subtype="PCM_16")
+    except soundfile.SoundFileError as error:
+        raise OSError(f"{out / place} cannot be written: {error}") from error
     spoken = {} if text is None else {"text": text.replace("|", " ").strip()}
-    return {"audio": place.as_posix(), **spoken, "speaker": speaker, **piece.record}
+    return {"audio": place.as_posix(), **spoken, "speaker": source.speaker, **piece.record}
 
 
 def _finish(out: Path) -> Summary:
@@ -257,7 +269,9 @@ def _own_text(audio: Path) -> str | None:
         file = audio.with_suffix(suffix)
         if file.is_file():
             try:
-                raw = file.read_bytes()[: _MOST_TEXT_BYTES + 1]
+                raw = file.read_bytes()
+                if len(raw) > _MOST_TEXT_BYTES:
+                    raise PreparationError(f"{file}: has {len(raw)} bytes, more than the text of a clip can have")
                 return " ".join(raw.decode("utf-8-sig").split())
             except (OSError, UnicodeDecodeError) as error:
                 raise PreparationError(f"{file}: cannot be read as text: {error}") from error
@@ -267,6 +281,18 @@ def _own_text(audio: Path) -> str | None:
 def _mono(pcm: np.ndarray) -> np.ndarray:
     """(C, n) integers -> (n,), the mean of the channels."""
     return pcm[0] if len(pcm) == 1 else np.rint(pcm.mean(axis=0)).astype(pcm.dtype)
+
+
+def _sources(files: list[FoundFile], speaker: str) -> list[_Source]:
+    """The recordings; where two would have one name, their paths' hashes tell them apart."""
+    found = [(file, *_names(file.relative, speaker)) for file in files]
+    times = Counter((who.casefold(), name.casefold()) for _, who, name in found)
+    sources = []
+    for file, who, name in found:
+        if times[who.casefold(), name.casefold()] > 1 or not name:
+            name = f"{name}_{hashlib.sha256(file.relative.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        sources.append(_Source(file=file, speaker=who or "speaker", name=name))
+    return sources
 
 
 def _names(relative: str, speaker: str) -> tuple[str, str]:

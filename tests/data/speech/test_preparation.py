@@ -236,11 +236,36 @@ def test_bad_input(
     assert not Path("out").exists()
 
 
+def test_recordings_of_one_name_do_not_overwrite_each_other(tmp_path: Path):
+    for name in ("a b.wav", "a_b.wav", "a b.flac", "A_b.wav", "c.wav"):
+        write(tmp_path / "in" / name, speech(1.0))
+    out = tmp_path / "out"
+    summary = prepare(tmp_path / "in", out, PreparationOptions(sample_rate=RATE, split=SPLIT))
+    names = [path.name for path in (out / "wavs" / "speaker").iterdir()]
+    assert summary.num_clips == len({name.casefold() for name in names}) == 5
+    assert any(name.startswith("c_0000") for name in names)
+
+
+def test_a_full_disk_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "in" / "a.wav", speech(1.0))
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise soundfile.SoundFileRuntimeError("No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(OSError, match=r"a_000000.54.wav cannot be written: No space left"):
+        prepare(tmp_path / "in", tmp_path / "out", PreparationOptions(sample_rate=RATE, split=SPLIT))
+
+
 def test_a_text_that_cannot_be_read_names_its_file(tmp_path: Path):
     write(tmp_path / "in" / "a.wav", speech(1.0))
     (tmp_path / "in" / "a.txt").write_bytes(b"\xff\xfe\x00")
     summary = prepare(tmp_path / "in", tmp_path / "out", PreparationOptions(sample_rate=RATE, split=SPLIT))
     assert "a.txt: cannot be read as text" in summary.errors[0]
+    (tmp_path / "in" / "a.txt").write_text("word " * 20_000)
+    summary = prepare(tmp_path / "in", tmp_path / "out", PreparationOptions(sample_rate=RATE, split=SPLIT))
+    assert "a.txt: has 100000 bytes, more than the text of a clip can have" in summary.errors[0]
+    assert len(summary.errors) == 1, "what could not be read is tried again"
 
 
 def test_models_write_down_what_is_said(tmp_path: Path):
