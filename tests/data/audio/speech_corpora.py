@@ -18,7 +18,7 @@ def write(path: Path, num_frames: int = RATE_HZ, *, seed: int = 0, rate: int = R
     if path.suffix == ".mp3":
         soundfile.write(path, pcm.T, rate, format="MP3")
     else:
-        form = "OGG" if path.suffix == ".ogg" else "WAV"
+        form = {".ogg": "OGG", ".flac": "FLAC"}.get(path.suffix, "WAV")
         soundfile.write(path, pcm.T, rate, format=form, subtype=None if form == "OGG" else "PCM_16")
     return pcm
 

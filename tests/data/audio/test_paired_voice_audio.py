@@ -53,6 +53,16 @@ def test_lj_speech_as_downloaded(tmp_path: Path, name: str):
     assert made["filenames"].endswith("LJ001-0001.wav")
     assert made["conditioning"].shape == (2, 1, 3000)
     assert "recordings without text: 1 (LJ009-0001.wav)" in data.report()
+    note = "conditioning clips come from the same of 1 speakers, or folders where the metadata names none"
+    assert note in data.report()
+
+
+def test_lj_speech_in_another_format(tmp_path: Path):
+    corpora.lj(tmp_path, ("so.", "on."))
+    for path in sorted((tmp_path / "wavs").iterdir()):
+        corpora.write(path.with_suffix(".flac"))
+        path.unlink()
+    assert [Path(item(paired(tmp_path), index)["filenames"]).suffix for index in range(2)] == [".flac"] * 2
 
 
 def test_batches_have_the_shapes_of_dlas(tmp_path: Path):

@@ -34,6 +34,7 @@ FetcherMode = Literal["lj", "libritts", "tsv", "mozilla_cv", "voxpopuli", "jsonl
 _AUDIO_COLUMNS = ("audio", "audio_filepath", "path", "file", "filename", "wav", "audio_path")
 _TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+_LJ_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _VOXPOPULI_SUFFIXES = (".ogg.wav", ".ogg", ".wav", ".flac", ".opus")
 
 
@@ -86,7 +87,8 @@ def _lj(path: Path, phase: str) -> Transcripts:
             audio, text = beside(file.parent, fields[0]), fields[1]
         else:
             published = True
-            audio = file.parent / "wavs" / f"{fields[0].strip()}.wav"
+            name = fields[0].strip()
+            audio = _first_there([file.parent / "wavs" / f"{name}{suffix}" for suffix in _LJ_SUFFIXES])
             text = fields[2] if len(fields) > 2 and fields[2].strip() else fields[1]
         found.rows.append(Row(audio=audio, text=text.strip(), where=where))
     if published:
@@ -156,7 +158,7 @@ def _voxpopuli(path: Path, phase: str) -> Transcripts:
         name = row.audio.name
         places = [file.parent / name[:4] / f"{name}{suffix}" for suffix in _VOXPOPULI_SUFFIXES]
         places += [file.parent / f"{name}{suffix}" for suffix in _VOXPOPULI_SUFFIXES]
-        rows.append(replace(row, audio=next((place for place in places if place.is_file()), places[0])))
+        rows.append(replace(row, audio=_first_there(places)))
     found.rows = rows
     return found
 
@@ -249,6 +251,11 @@ def _file_in(path: Path, names: tuple[str, ...], mode: str) -> Path:
     if file is None:
         raise TranscriptError(f"path: {path} is a folder without {' or '.join(names)} (fetcher_mode {mode})")
     return file
+
+
+def _first_there(places: list[Path]) -> Path:
+    """The first file that exists; the first of all where none does."""
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _unnamed(folder: Path, rows: list[Row]) -> list[Path]:
