@@ -13,7 +13,7 @@ from codes.data.audio.recordings import Segment
 from codes.data.audio.resample import num_resampled
 from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
 from codes.data.audio.transcripts.left_out import LeftOut
-from codes.data.audio.transcripts.rows import Row, TranscriptError
+from codes.data.audio.transcripts.rows import Row, TranscriptError, is_audio_name
 from codes.data.audio.transcripts.screening import TextScreen
 from codes.data.text.cleaners import Cleaner
 from codes.registry import Range
@@ -69,11 +69,10 @@ class SpeechDataset(ClipDataset, abstract=True):
             ValueError: no recording is left.
         """
         found = read_all([Path(path) for path in paths], self._modes, self.phase)
-        is_there = [row.audio.is_file() for row in found.rows]
-        there = [row for row, there in zip(found.rows, is_there, strict=True) if there]
-        missing = [row for row, there in zip(found.rows, is_there, strict=True) if not there]
-        absent = [f"{row.where}: {row.audio} does not exist" for row in missing]
-        self._refuse(found.problems + absent, len(found.rows))
+        wrong = {row.where: reason for row in found.rows if (reason := _wrong_file(row.audio))}
+        there = [row for row in found.rows if row.where not in wrong]
+        problems = found.problems + [f"{where}: {reason}" for where, reason in wrong.items()]
+        self._refuse(problems, len(found.rows))
         rows = self._first_rows(self.screen.keep([row for row in there if self.takes(row)], self.left_out))
         if not rows:
             raise ValueError(self._nothing_left(len(found.rows)))
@@ -87,8 +86,8 @@ class SpeechDataset(ClipDataset, abstract=True):
         self.left_out.report(notes)
         if not files:
             raise ValueError(self._nothing_left(len(found.rows)))
-        problems = {Path(problem.split(": ")[0]): problem for problem in found.problems + absent}
-        return replace(scanned, files=files, errors={**scanned.errors, **problems}, notes=notes)
+        errors = {Path(problem.split(": ")[0]): problem for problem in problems}
+        return replace(scanned, files=files, errors={**scanned.errors, **errors}, notes=notes)
 
     def takes(self, row: Row) -> bool:
         """Whether a row is wanted; a subclass that says no counts it in ``left_out``."""
@@ -151,3 +150,10 @@ class SpeechDataset(ClipDataset, abstract=True):
 
     def _nothing_left(self, num_rows: int) -> str:
         return f"path: none of the {num_rows} recordings can be taken; {'; '.join(self.left_out.lines())}"
+
+
+def _wrong_file(audio: Path) -> str | None:
+    """Why a file cannot be a recording, or None."""
+    if not audio.is_file():
+        return f"{audio} does not exist"
+    return None if is_audio_name(audio.name) else f"{audio} is no audio file by its name"

@@ -240,6 +240,7 @@ def test_nothing_left_says_why(tmp_path: Path):
     [
         ("lj", "clips/a.wav", r"train.txt:2: has 1 column\(s\) between |, needs path|text or id|text|text"),
         ("lj", "clips/no.wav|text", r"train.txt:2: .*no.wav does not exist, of 2; on_error: skip leaves such rows"),
+        ("tsv", "text\ttrain.txt", "train.txt:2: .*train.txt is no audio file by its name, of 2"),
         ("tsv", "text", "train.txt:2: has 1 column between tabs, needs text and path"),
         ("jsonl", '{"audio": "clips/a.wav"', "train.txt:2: is not JSON"),
         ("jsonl", '{"audio": "clips/a.wav"}', "train.txt:2: has no text: needs one of text, sentence"),
