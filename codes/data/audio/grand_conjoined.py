@@ -81,6 +81,8 @@ class GrandConjoinedDataset(Dataset):
         "text_tokens": "(max_solo_text_length,) int64; with only_paired that of paired_text_tokens",
         "text_lengths": "number of tokens, int",
         "sample_rate": "samples per second, int",
+        "paired_audio_conditioning": "of the paired speaker, (candidates, 1, conditioning_length) float32, if any",
+        "speech_audio_conditioning": "from the folder of the speech alone, of that shape, if any",
     }
 
     def __init__(
@@ -133,12 +135,8 @@ class GrandConjoinedDataset(Dataset):
     @classmethod
     def provided_keys(cls, options: Mapping[str, Any]) -> dict[str, str]:
         """The keys of an item; those of conditioning only where there are candidates."""
-        keys = dict(cls.provides)
-        if options.get("num_conditioning_candidates"):
-            shape = "(num_conditioning_candidates, 1, conditioning_length) float32"
-            keys["paired_audio_conditioning"] = f"other clips of the paired speaker, {shape}"
-            keys["speech_audio_conditioning"] = f"other clips from the folder of the speech alone, {shape}"
-        return keys
+        asked = options.get("num_conditioning_candidates")
+        return {key: text for key, text in cls.provides.items() if asked or "conditioning" not in key}
 
     def __len__(self) -> int:
         """As many items as the largest source has."""

@@ -45,6 +45,10 @@ class PairedVoiceAudioDataset(SpeechDataset):
         "filenames": "the file, str",
         "type": "the number that types gives to its path, int",
         "sample_rate": "samples per second, int",
+        "conditioning": "clips of the speaker, (num_conditioning_candidates, 1, conditioning_length) float32, if loaded",
+        "conditioning_lengths": "their samples, (num_conditioning_candidates,) int64",
+        "conditioning_contains_self": "whether the clip itself is among them, bool",
+        "aligned_codes": "filled up with 0, (max_wav_length // aligned_codes_ratio,) int64, if loaded",
     }
 
     def __init__(
@@ -78,16 +82,9 @@ class PairedVoiceAudioDataset(SpeechDataset):
     @classmethod
     def provided_keys(cls, options: Mapping[str, Any]) -> dict[str, str]:
         """The keys of an item: those of conditioning and of codes only where they are loaded."""
-        keys = dict(cls.provides)
-        if options.get("load_conditioning"):
-            keys |= {
-                "conditioning": "clips of the speaker, (num_conditioning_candidates, 1, conditioning_length) float32",
-                "conditioning_lengths": "their samples, (num_conditioning_candidates,) int64",
-                "conditioning_contains_self": "whether the clip itself is among them, bool",
-            }
-        if options.get("load_aligned_codes"):
-            keys["aligned_codes"] = "codes, filled up with 0, (max_wav_length // aligned_codes_ratio,) int64"
-        return keys
+        unasked = [] if options.get("load_conditioning") else [key for key in cls.provides if "conditioning" in key]
+        unasked += [] if options.get("load_aligned_codes") else ["aligned_codes"]
+        return {key: text for key, text in cls.provides.items() if key not in unasked}
 
     def takes(self, row: Row) -> bool:
         """Whether it has the codes that are wanted."""

@@ -40,6 +40,9 @@ class UnsupervisedAudioDataset(ClipDataset):
         "clip_lengths": "samples of the clip that are no filling, int",
         "path": "the file, str",
         "sample_rate": "samples per second, int",
+        "resampled_clip": "another stretch of the recording, (1, pad_to_samples) float32, with resample_clip",
+        "alt_clips": "others of the folder, (extra_samples, 1, extra_sample_length) float32, with extra_samples",
+        "alt_contains_self": "whether the recording itself is among them, bool",
     }
 
     def __init__(
@@ -75,13 +78,9 @@ class UnsupervisedAudioDataset(ClipDataset):
     @classmethod
     def provided_keys(cls, options: Mapping[str, Any]) -> dict[str, str]:
         """The keys of an item; some only where they are asked for."""
-        keys = dict(cls.provides)
-        if options.get("resample_clip"):
-            keys["resampled_clip"] = "another stretch of the recording, (1, pad_to_samples) float32"
-        if options.get("extra_samples"):
-            keys["alt_clips"] = "of the same folder, (extra_samples, 1, extra_sample_length) float32"
-            keys["alt_contains_self"] = "whether the recording itself is among them, bool"
-        return keys
+        unasked = [] if options.get("resample_clip") else ["resampled_clip"]
+        unasked += [] if options.get("extra_samples") else ["alt_clips", "alt_contains_self"]
+        return {key: text for key, text in cls.provides.items() if key not in unasked}
 
     def find(self, paths: Sequence[Path], index: Path | None) -> Scan:
         """The files, without those that endings and exclusions leave out.

@@ -40,7 +40,7 @@ def test_unsupervised_audio_cuts_and_fills(tmp_path: Path):
     long, short = corpora.write(tmp_path / "a" / "l.wav", 9000), corpora.write(tmp_path / "a" / "s.wav", 3000)
     data = UnsupervisedAudioDataset(path=tmp_path, sampling_rate=corpora.RATE_HZ, pad_to_samples=4000)
     cut, filled = items(data)
-    assert set(cut) == set(UnsupervisedAudioDataset.provides)
+    assert set(cut) == set(UnsupervisedAudioDataset.provided_keys({}))
     np.testing.assert_array_equal(filled["clip"][:, :3000], short / np.float32(32768))
     assert not filled["clip"][:, 3000:].any()
     assert (filled["clip_lengths"], cut["clip_lengths"]) == (3000, 4000)
@@ -270,7 +270,7 @@ def test_grand_conjoined_joins_three_sources(tmp_path: Path):
 def test_grand_conjoined_with_pairs_only(tmp_path: Path):
     corpora.lj(tmp_path / "lj")
     made = items(conjoined(tmp_path, only_paired=True))[2]
-    assert set(made) == set(GrandConjoinedDataset.provides)
+    assert set(made) == set(GrandConjoinedDataset.provided_keys({}))
     np.testing.assert_array_equal(made["speech_audio"], made["paired_audio"])
     np.testing.assert_array_equal(made["text_tokens"], made["paired_text_tokens"])
     assert made["text_text"] == corpora.TEXTS[2]
