@@ -45,7 +45,7 @@ class PairedVoiceAudioDataset(SpeechDataset):
         "filenames": "the file, str",
         "type": "the number that types gives to its path, int",
         "sample_rate": "samples per second, int",
-        "conditioning": "clips of the speaker, (num_conditioning_candidates, 1, conditioning_length) float32, if loaded",
+        "conditioning": "of the speaker, (num_conditioning_candidates, 1, conditioning_length) float32, if loaded",
         "conditioning_lengths": "their samples, (num_conditioning_candidates,) int64",
         "conditioning_contains_self": "whether the clip itself is among them, bool",
         "aligned_codes": "filled up with 0, (max_wav_length // aligned_codes_ratio,) int64, if loaded",
