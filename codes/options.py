@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from codes.registry import Output, Range
 
-LearningRateScheme = Literal["constant", "MultiStepLR", "CosineAnnealingLR_Restart", "inverse_sqrt"]
+LearningRateScheme = Literal[
+    "constant", "MultiStepLR", "ProgressiveMultiStepLR", "CosineAnnealingLR_Restart", "inverse_sqrt"
+]  # fmt: skip
 
 
 # DLAS keys that are read and checked for nothing yet; a run that sets one says so in a line.
@@ -58,10 +60,12 @@ class TrainOptions:
         mega_batch_factor: a batch is split into this many micro-batches whose gradients add up to the same update
         val_freq: steps between validations (default: only after the last step)
         default_lr_scheme: how the learning rate moves after warm-up
-        gen_lr_steps: MultiStepLR: steps at which it is multiplied by lr_gamma
-        lr_gamma: MultiStepLR: the factor
-        restarts: CosineAnnealingLR_Restart: steps at which the cosine starts anew
-        restart_weights: CosineAnnealingLR_Restart: factor of the learning rate after each restart
+        gen_lr_steps: MultiStepLR, ProgressiveMultiStepLR: steps after which it is multiplied by lr_gamma
+        lr_gamma: MultiStepLR, ProgressiveMultiStepLR: the factor
+        progressive_starts: ProgressiveMultiStepLR: step from which each parameter group counts gen_lr_steps: that of
+            the parameters in no group first, then those of optimizer_params.param_groups
+        restarts: MultiStepLR, CosineAnnealingLR_Restart: steps at which it starts anew
+        restart_weights: MultiStepLR, CosineAnnealingLR_Restart: factor of the learning rate after each restart
         T_period: CosineAnnealingLR_Restart: length of each cosine (default: until the next restart or the end)
         eta_min: CosineAnnealingLR_Restart: lowest learning rate
         ema_enabled: keep an exponential moving average of the weights, and validate and sample with it
@@ -78,6 +82,7 @@ class TrainOptions:
     default_lr_scheme: LearningRateScheme = "constant"
     gen_lr_steps: list[Count] = field(default_factory=list)
     lr_gamma: Positive = 0.5
+    progressive_starts: list[AtLeastZero] = field(default_factory=list)
     restarts: list[Count] = field(default_factory=list)
     restart_weights: list[NotNegative] = field(default_factory=list)
     T_period: list[Count] = field(default_factory=list)
@@ -186,6 +191,10 @@ class ExperimentOptions:
         wandb_project_name: no effect yet
         wandb_run_name: no effect yet
         keep_optimizer_states_on_cpu: no effect yet
+        tf32: float32 matrix products on a GPU with 10 bits of mantissa: faster, too coarse for linear prediction
+        compile: compile the networks (torch.compile): faster on a GPU after a minute; needs a C++ compiler
+        compile_mode: reduce-overhead takes CUDA graphs, for small networks; max-autotune tries more kernels;
+            eager makes graphs and no kernels, to find what cannot be compiled
         parallel: how several processes (torchrun) share the networks: ddp, each holds all of them; fsdp, a part each
         dist_backend: how they talk (default: nccl on GPUs, gloo on CPUs)
         dist_timeout_minutes: end the run where a process has not answered for so long
@@ -217,6 +226,9 @@ class ExperimentOptions:
     wandb_project_name: Any = None
     wandb_run_name: Any = None
     keep_optimizer_states_on_cpu: Any = None
+    tf32: bool = False
+    compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "eager"] = "default"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     dist_backend: str | None = None
     dist_timeout_minutes: Positive = 10.0

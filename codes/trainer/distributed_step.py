@@ -217,10 +217,8 @@ def shard(network: nn.Module, keep_gathered: bool) -> None:
     Args:
         keep_gathered: only from an iteration's first use to its end, as double backward (a gradient penalty) needs it.
     """
-    blocks = [m for parent in network.modules() if isinstance(parent, nn.ModuleList) for m in parent]
-    for block in blocks:
-        if any(True for _ in block.parameters()) and not _shares_parameters(block, network):
-            fully_shard(block, reshard_after_forward=not keep_gathered)
+    for block in blocks_of(network):
+        fully_shard(block, reshard_after_forward=not keep_gathered)
     fully_shard(network, reshard_after_forward=not keep_gathered)
     for method in ("encode", "decode"):  # of what injectors call besides forward()
         if hasattr(network, method):
@@ -228,6 +226,12 @@ def shard(network: nn.Module, keep_gathered: bool) -> None:
     if keep_gathered:
         network.set_reshard_after_backward(False)  # type: ignore[operator]
         network.stays_gathered = True  # type: ignore[assignment]
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The parts of a network that are gathered and compiled one by one."""
+    members = [m for parent in network.modules() if isinstance(parent, nn.ModuleList) for m in parent]
+    return [m for m in members if any(True for _ in m.parameters()) and not _shares_parameters(m, network)]
 
 
 def _shares_parameters(block: nn.Module, network: nn.Module) -> bool:

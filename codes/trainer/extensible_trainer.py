@@ -21,14 +21,17 @@ from codes.trainer.build import Parts, build
 from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.distributed import Agreement, Ranks
 from codes.trainer.distributed_step import is_whole
+from codes.trainer.environment import record_environment
 from codes.trainer.evaluation import Evaluation
 from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.nonfinite import NonFiniteError, explain
 from codes.trainer.progress import Progress, memory_bytes
+from codes.trainer.report.page import report_line
 from codes.trainer.run_folder import RunFolder
 from codes.trainer.sampling import make_sampler
 from codes.trainer.signals import StopRequest
 from codes.trainer.silent import SilentMetrics, silent_progress
+from codes.trainer.speed import Speed, prepare
 from codes.trainer.state import State, move, split_batch
 from codes.trainer.step import batch_seed
 
@@ -70,6 +73,8 @@ class ExtensibleTrainer:
         else:
             self.metrics, self.progress = SilentMetrics(), silent_progress()
         self.evaluation = Evaluation(experiment, self.parts, self.folder, self.metrics, self.progress, sampler)
+        self.parts.notes += prepare(experiment, self.parts)
+        self._speed = Speed(self.parts, self.options)
         self._saved_step = self.step if self._resumed else -1
         self._logged_at = time.perf_counter()
         self._logged_step = self.step
@@ -83,6 +88,7 @@ class ExtensibleTrainer:
             CheckpointError: a checkpoint could not be written.
         """
         self._announce()
+        self._speed.count(self.step)
         # last of all: what was imported up to here may have drawn numbers (rich does)
         shards.begin_random(self.ranks, self._random, self.seed, self.step)
         with self._running() as stop:
@@ -195,6 +201,7 @@ class ExtensibleTrainer:
         if self.parts.train_loader.skipped:
             figures["skipped_reads"] = sum(self.parts.train_loader.skipped.values())
         figures["memory_bytes"] = memory_bytes(self.device)
+        figures |= self._speed.figures(steps / seconds)
         self._logged_at, self._logged_step = now, self.step
         self.metrics.write(self.step, "train", figures)
         self.progress.figures(self.step, figures)
@@ -344,6 +351,7 @@ class ExtensibleTrainer:
             line(note)
         if self._resumed is not None:
             line(f"continues from {self._resumed} at step {self.step} of {self.options.train.niter}")
+        self.ranks.do_once(lambda: record_environment(self.folder.path, self.step))
         self.ranks.do_once(self.evaluation.announce)
 
     def _finish(self) -> None:
@@ -362,6 +370,7 @@ class ExtensibleTrainer:
         self.evaluation.summary(self.best)
         for line in copy_baseline.report(self.parts, self.experiment, self.best):
             self.progress.line(line)
+        self.progress.line(report_line(self.folder.path))
 
 
 __all__ = ["CheckpointError", "ExtensibleTrainer", "NonFiniteError"]

@@ -21,7 +21,7 @@ from codes.trainer.checkpoint import CheckpointError, write_atomically
 from codes.trainer.losses import Figure
 from codes.trainer.step import BoundLoss, Tally
 
-WALL_CLOCK = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")  # differ from run to run
+WALL_CLOCK = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes", "mfu")  # differ from run to run
 
 
 class Average:

@@ -67,6 +67,8 @@ class Progress:
         if "bits_per_sample" in figures:
             parts.append(f"{figures['bits_per_sample']:.3f} bits/sample")
         parts.append(f"{figures['tokens_per_second']:,.0f} tokens/s")
+        if "mfu" in figures:
+            parts.append(f"{100 * figures['mfu']:.1f} % MFU")
         parts.append(f"data wait {100 * figures['data_wait_share']:.1f} %")
         if figures.get("memory_bytes"):
             parts.append(f"{figures['memory_bytes'] / 2**30:.2f} GiB")

@@ -17,6 +17,7 @@ CHANGEABLE = (
     "logger.", "path.root", "path.resume_state", "path.optimizer_reset", "train.niter", "train.max_nonfinite_steps",
     "datasets.train.n_workers", "datasets.val.n_workers", "datasets.train.pin_memory", "datasets.val.pin_memory",
     "samples", "use_tb_logger", "gpu_ids", "anomaly_detection", "eval.baseline",
+    "parallel", "dist_", "ddp_", "compile", "tf32",
 )  # fmt: skip
 
 
