@@ -94,7 +94,8 @@ def _codes(parts: Parts, batch: dict[str, Any], key: str, number: int) -> torch.
 def _write(path: Path, records: Iterator[dict[str, Any]], total: int) -> int:
     """Write the lines, whole or not at all; how many there were."""
     count, aside = 0, path.with_suffix(".partial")
-    with aside.open("w", encoding="utf-8") as file, FileProgress(f"coding {path.stem}", total, unit="recordings") as bar:
+    bar = FileProgress(f"coding {path.stem}", total, unit="recordings")
+    with aside.open("w", encoding="utf-8") as file, bar:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             bar.advance(1)
