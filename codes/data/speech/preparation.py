@@ -213,21 +213,24 @@ def _written(
     if text is None and transcriber is not None:
         texts = list(transcriber.transcribe([piece.wav for piece in good], options.sample_rate))
     spoken = dict(zip(map(id, good), texts, strict=True))
-    return [_written_clip(piece, spoken.get(id(piece)), source, out, options.sample_rate) for piece in pieces]
+    return [_written_clip(piece, spoken.get(id(piece)), source, out, options) for piece in pieces]
 
 
-def _written_clip(piece: _Piece, text: str | None, source: _Source, out: Path, sample_rate_hz: int) -> dict[str, Any]:
+def _written_clip(
+    piece: _Piece, text: str | None, source: _Source, out: Path, options: PreparationOptions
+) -> dict[str, Any]:
     """Write the sound of one piece, if it is good; its line of clips.jsonl."""
     import soundfile
 
     if "left_out" in piece.record:
         return piece.record
-    if text is not None and not text.strip():
-        return {**piece.record, "left_out": "in which nothing was understood"}
+    reason = None if text is None else options.limits.reason_against_text(text, piece.record["seconds"])
+    if reason is not None:
+        return {**piece.record, "text": text, "left_out": reason}
     place = Path("wavs") / source.speaker / f"{source.name}_{piece.record['start_seconds']:09.2f}.wav"
     (out / place).parent.mkdir(parents=True, exist_ok=True)
     try:
-        soundfile.write(out / place, piece.wav, sample_rate_hz, subtype="PCM_16")
+        soundfile.write(out / place, piece.wav, options.sample_rate, subtype="PCM_16")
     except soundfile.SoundFileError as error:
         raise OSError(f"{out / place} cannot be written: {error}") from error
     spoken = {} if text is None else {"text": text.replace("|", " ").strip()}
@@ -240,7 +243,7 @@ def _finish(out: Path) -> Summary:
     lines = []
     for record in _records(out):
         summary.add(record)
-        if record.get("text"):
+        if record.get("text") and "left_out" not in record:
             lines.append(f"{record['audio']}|{record['text']}\n")
     (out / "metadata.csv").write_text("".join(lines), encoding="utf-8")
     return summary

@@ -35,12 +35,17 @@ class QualityLimits:
         min_snr_db: noisier clips are left out.
         max_clipped_share: clips with more clipped samples are left out.
         min_bandwidth_hz: duller clips (of a telephone, of a lossy file) are left out; 0 takes all.
+        min_characters_a_second: clips whose text is shorter for their length are left out: most of it was not heard.
+        max_characters_a_second: clips whose text is longer for their length are left out: it was made up, or is of
+            something else. English is read aloud at about 15.
     """
 
     min_level_db: float = -45.0
     min_snr_db: float = 15.0
     max_clipped_share: float = 0.001
     min_bandwidth_hz: float = 0.0
+    min_characters_a_second: float = 3.0
+    max_characters_a_second: float = 35.0
 
     def reason_against(self, quality: Quality) -> str | None:
         """Why a clip is left out, or None."""
@@ -52,6 +57,17 @@ class QualityLimits:
             return f"with more than {100 * self.max_clipped_share:g} % of clipped samples"
         if 0 < quality.bandwidth_hz < self.min_bandwidth_hz:
             return f"with nothing above {self.min_bandwidth_hz:g} Hz"
+        return None
+
+    def reason_against_text(self, text: str, seconds: float) -> str | None:
+        """Why a clip of that length is left out with that text, or None."""
+        if not text.strip():
+            return "in which nothing was understood"
+        pace = len(text) / seconds
+        if pace < self.min_characters_a_second:
+            return f"with less than {self.min_characters_a_second:g} characters of text a second"
+        if pace > self.max_characters_a_second:
+            return f"with more than {self.max_characters_a_second:g} characters of text a second"
         return None
 
 

@@ -257,6 +257,22 @@ def test_a_full_disk_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         prepare(tmp_path / "in", tmp_path / "out", PreparationOptions(sample_rate=RATE, split=SPLIT))
 
 
+def test_texts_that_cannot_be_of_the_clip_are_left_out(tmp_path: Path):
+    texts = {"long": "so it is said at length " * 3, "right": "so it is said.", "short": "so", "no": ""}
+    for name, text in texts.items():
+        write(tmp_path / "in" / f"{name}.wav", speech(1.0))
+        (tmp_path / "in" / f"{name}.txt").write_text(text)
+    out = tmp_path / "out"
+    summary = prepare(tmp_path / "in", out, PreparationOptions(sample_rate=RATE, split=SPLIT))
+    assert summary.left_out == {
+        "with more than 35 characters of text a second": 1,
+        "with less than 3 characters of text a second": 1,
+        "in which nothing was understood": 1,
+    }
+    assert (out / "metadata.csv").read_text().count("\n") == summary.num_clips == 1
+    assert next(r for r in records(out) if "short" in r["source"] and "left_out" in r)["text"] == "so"
+
+
 def test_a_text_that_cannot_be_read_names_its_file(tmp_path: Path):
     write(tmp_path / "in" / "a.wav", speech(1.0))
     (tmp_path / "in" / "a.txt").write_bytes(b"\xff\xfe\x00")
@@ -271,7 +287,8 @@ def test_a_text_that_cannot_be_read_names_its_file(tmp_path: Path):
 def test_models_write_down_what_is_said(tmp_path: Path):
     write(tmp_path / "in" / "a.wav", speech(1.0, 1.2))
     model = asr_models.save_ctc(tmp_path / "ctc")
-    options = PreparationOptions(sample_rate=RATE, split=SPLIT, asr=str(model))
+    limits = QualityLimits(min_characters_a_second=0, max_characters_a_second=1000)  # a random model writes anything
+    options = PreparationOptions(sample_rate=RATE, split=SPLIT, asr=str(model), limits=limits)
     summary = prepare(tmp_path / "in", tmp_path / "out", options, device="cpu")
     assert summary.num_clips + summary.left_out["in which nothing was understood"] == 2
     assert summary.num_texts == summary.num_clips > 0
