@@ -18,7 +18,7 @@ RING_FRAMES = 4096  # between two copies
 STACK_INTERVAL = 4
 NUM_DECAYS = 2  # time constants of each cascade's running error
 STACK_DECAYS = 4  # and of the stack's
-KERNELS = ("predict_cascade", "predict", "unit_of", "adapt_filters", "update", "turn")
+KERNELS = ("predict", "unit_of", "adapt_filter", "turn", "update")
 
 
 class State(NamedTuple):
@@ -137,38 +137,30 @@ def _power(base: float, exponent: int) -> float:
     return result
 
 
-def predict_cascade(state: State, channel: int, cascade: int) -> None:
-    """Predict by one cascade."""
-    place, own = state.place[0], state.own_taps[cascade]
-    x = state.inputs[channel, cascade, state.frame[0] % state.interval[cascade]]
-    samples = state.samples[channel]
-    for i in range(own):
-        x[i] = samples[place + i]
-    other = state.other_taps[cascade]
-    if other > 0:
-        samples = state.samples[1 - channel]
-        start = place - channel  # channel 1 knows the newest of channel 0
-        for i in range(other):
-            x[own + i] = samples[start + i]
-    total = least_squares.dot(x, state.coefficients[channel, cascade], own + other, state.scratch)
-    state.linear[cascade] = total
-    for stage in range(state.filter_taps.shape[1]):
-        taps = state.filter_taps[cascade, stage]
-        if taps > 0:
-            ring = state.filter_ring[channel, cascade, stage]
-            weights = state.filter_weights[channel, cascade, stage]
-            state.staged[cascade, stage] = least_squares.dot(ring[place:], weights, taps, state.scratch32)
-            total = total + state.staged[cascade, stage]
-    state.whole[cascade] = total
-
-
 def predict(state: State, channel: int) -> None:
     """Predict the next sample of a channel: `linear`, `staged` and `whole` of the state."""
-    count = len(state.own_taps)
+    place, count, num_stages = state.place[0], len(state.own_taps), state.filter_taps.shape[1]
+    own_samples, other_samples = state.samples[channel], state.samples[state.samples.shape[0] - 1 - channel]
+    start = place - channel  # channel 1 knows the newest of channel 0
     mean = 0.0
     for cascade in range(count):
-        predict_cascade(state, channel, cascade)
-        mean = mean + state.whole[cascade]
+        own, other = state.own_taps[cascade], state.other_taps[cascade]
+        x = state.inputs[channel, cascade, state.frame[0] % state.interval[cascade]]
+        for i in range(own):
+            x[i] = own_samples[place + i]
+        for i in range(other):
+            x[own + i] = other_samples[start + i]
+        total = least_squares.dot(x, state.coefficients[channel, cascade], own + other, state.scratch)
+        state.linear[cascade] = total
+        for stage in range(num_stages):
+            taps = state.filter_taps[cascade, stage]
+            if taps > 0:
+                seen = state.filter_ring[channel, cascade, stage, place:]
+                weights = state.filter_weights[channel, cascade, stage]
+                state.staged[cascade, stage] = least_squares.dot(seen, weights, taps, state.scratch32)
+                total = total + state.staged[cascade, stage]
+        state.whole[cascade] = total
+        mean = mean + total
     mean = mean / count
     inputs = state.stack_inputs[channel, state.frame[0] % STACK_INTERVAL]
     for cascade in range(count):
@@ -180,30 +172,30 @@ def predict(state: State, channel: int) -> None:
     )
 
 
-def unit_of(state: State, channel: int) -> float:
-    """The size of errors to be expected: a mean of running absolute errors of the stack."""
-    return 0.5 * (state.stack_errors[channel, 1] + state.stack_errors[channel, 2]) + 0.25
+def unit_of(stack_errors: np.ndarray) -> float:
+    """The size of errors to be expected: a mean of running absolute errors of the stack, those of one channel."""
+    return 0.5 * (stack_errors[1] + stack_errors[2]) + 0.25
 
 
-def adapt_filters(state: State, channel: int, cascade: int, error: float) -> None:
-    """Tell the LMS stages of a cascade what least squares left."""
-    place = state.place[0]
-    for stage in range(state.filter_taps.shape[1]):
-        taps = state.filter_taps[cascade, stage]
-        if taps > 0:
-            ring = state.filter_ring[channel, cascade, stage]
-            seen = ring[place:]
-            weights = state.filter_weights[channel, cascade, stage]
-            power = state.filter_power[channel, cascade, stage]
-            left = error - state.staged[cascade, stage]
-            rate = state.filter_rates[cascade, stage] * left / (power + 1.0 + 0.001 * taps)
-            step = np.float32(rate) if abs(rate) > 1e-20 else np.float32(0.0)  # nothing denormal, which is slow
-            for i in range(taps):
-                weights[i] = weights[i] + step * seen[i]
-            ring[place - 1] = error if abs(error) > 1e-10 else 0.0
-            newest, oldest = ring[place - 1], ring[place - 1 + taps]  # their squares are float32
-            state.filter_power[channel, cascade, stage] = max(power + newest * newest - oldest * oldest, 0.0)
-            error = left
+def adapt_filter(
+    ring: np.ndarray, weights: np.ndarray, place: int, taps: int, rate: float, power: float, error: float,
+) -> float:  # fmt: skip
+    """Tell an LMS stage what the one before left; returns the power of its inputs.
+
+    Args:
+        ring: its inputs, the newest at ``place``; ``error`` is written before it.
+        weights: changed.
+        rate: the step, not yet relative to the power, times what this stage leaves of ``error``.
+        power: of the inputs.
+    """
+    seen = ring[place:]
+    rate = rate / (power + 1.0 + 0.001 * taps)
+    step = np.float32(rate) if abs(rate) > 1e-20 else np.float32(0.0)  # nothing denormal, which is slow
+    for i in range(taps):
+        weights[i] = weights[i] + step * seen[i]
+    ring[place - 1] = error if abs(error) > 1e-10 else 0.0
+    newest, oldest = ring[place - 1], ring[place - 1 + taps]  # their squares are float32
+    return max(power + newest * newest - oldest * oldest, 0.0)
 
 
 def update(state: State, channel: int, value: float) -> None:
@@ -229,7 +221,15 @@ def update(state: State, channel: int, value: float) -> None:
             least_squares.solve(
                 covariance, correlation, solution, state.upper, state.scratch, size, state.ridge[cascade]
             )
-        adapt_filters(state, channel, cascade, error)
+        for stage in range(state.filter_taps.shape[1]):
+            taps = state.filter_taps[cascade, stage]
+            if taps > 0:
+                left = error - state.staged[cascade, stage]
+                state.filter_power[channel, cascade, stage] = adapt_filter(
+                    state.filter_ring[channel, cascade, stage], state.filter_weights[channel, cascade, stage], place,
+                    taps, state.filter_rates[cascade, stage] * left, state.filter_power[channel, cascade, stage], error,
+                )  # fmt: skip
+                error = left
         error = abs(value - state.whole[cascade])
         state.errors[channel, cascade, 0] += (error - state.errors[channel, cascade, 0]) * 0.0625
         state.errors[channel, cascade, 1] += (error - state.errors[channel, cascade, 1]) * 0.0078125
@@ -256,15 +256,14 @@ def update(state: State, channel: int, value: float) -> None:
         state.stack_errors[channel, i] += (error - state.stack_errors[channel, i]) * rate
         rate = rate * 0.25
     if channel == state.samples.shape[0] - 1:
-        turn(state)
+        state.frame[0] += 1
+        state.place[0] -= 1
+        if state.place[0] == 0:
+            turn(state)
 
 
 def turn(state: State) -> None:
-    """Go on to the next frame; at the end of the rings copy the youngest to their other end."""
-    state.frame[0] += 1
-    state.place[0] -= 1
-    if state.place[0] > 0:
-        return
+    """At the end of the rings copy the youngest to their other end."""
     state.place[0] = RING_FRAMES
     kept = state.samples.shape[1] - RING_FRAMES
     for channel in range(state.samples.shape[0]):

@@ -82,7 +82,7 @@ def describe(state: State, channel: int, own: int, other: int, features: np.ndar
         offsets: (K,) float32, written.
     """
     count = len(state.own_taps)
-    unit = cascade.unit_of(state, channel)
+    unit = cascade.unit_of(state.stack_errors[channel])
     inverse = 1.0 / unit
     stack = state.whole[count + 1]
     for k in range(count):
@@ -108,7 +108,7 @@ def describe(state: State, channel: int, own: int, other: int, features: np.ndar
     for i in range(other):
         features[place + i] = 0.0
     if channels == 2:
-        inverse = 1.0 / cascade.unit_of(state, 1 - channel)
+        inverse = 1.0 / cascade.unit_of(state.stack_errors[1 - channel])
         start = newest - channel
         for i in range(other):
             features[place + i] = arithmetic.squash(state.residuals[1 - channel, start + i] * inverse)

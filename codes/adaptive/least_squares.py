@@ -2,6 +2,8 @@
 
 Every sum runs element by element over a vector, or over four rows at a time, so that it can be vectorised without
 being reordered: the same bits come out whatever the machine's vectors are (see `codes.adaptive.compiled`).
+Loops count from 0 over slices: where an index might be negative, numba makes it count from the array's end, and no
+vectors come of that.
 """
 
 import numpy as np
@@ -16,10 +18,10 @@ def dot(a: np.ndarray, b: np.ndarray, size: int, scratch: np.ndarray) -> float:
     left = size
     while left > 4:
         half = left >> 1
-        kept = left - half
+        upper = scratch[left - half : left]
         for i in range(half):
-            scratch[i] = scratch[i] + scratch[kept + i]
-        left = kept
+            scratch[i] = scratch[i] + upper[i]
+        left = left - half
     total = scratch[0]
     for i in range(1, left):
         total = total + scratch[i]
@@ -39,16 +41,16 @@ def absorb(
         size: places of N that are in use.
     """
     for i in range(size):
-        row = covariance[i]
-        for j in range(i, size):
+        row = covariance[i, i:size]
+        for j in range(len(row)):
             row[j] = row[j] * decay
     for s in range(0, count, 4):
-        x0, x1, x2, x3 = inputs[s], inputs[s + 1], inputs[s + 2], inputs[s + 3]
         for i in range(size):
-            row = covariance[i]
-            a0, a1 = x0[i] * weights[s], x1[i] * weights[s + 1]
-            a2, a3 = x2[i] * weights[s + 2], x3[i] * weights[s + 3]
-            for j in range(i, size):
+            row = covariance[i, i:size]
+            x0, x1, x2, x3 = inputs[s, i:size], inputs[s + 1, i:size], inputs[s + 2, i:size], inputs[s + 3, i:size]
+            a0, a1 = x0[0] * weights[s], x1[0] * weights[s + 1]
+            a2, a3 = x2[0] * weights[s + 2], x3[0] * weights[s + 3]
+            for j in range(len(row)):
                 row[j] = row[j] + a0 * x0[j] + a1 * x1[j] + a2 * x2[j] + a3 * x3[j]
     for j in range(size):
         correlation[j] = correlation[j] * decay
@@ -62,27 +64,26 @@ def absorb(
 def factorise(covariance: np.ndarray, upper: np.ndarray, size: int, ridge: float) -> bool:
     """Cholesky: upper' upper = covariance + ridge I; False where that is not positive enough to be trusted."""
     for i in range(size):
-        row = upper[i]
-        source = covariance[i]
-        for j in range(i, size):
+        row, source = upper[i, i:size], covariance[i, i:size]
+        for j in range(len(row)):
             row[j] = source[j]
-        row[i] = row[i] + ridge
-        least = 1e-10 * row[i]
+        row[0] = row[0] + ridge
+        least = 1e-10 * row[0]
         done = i - i % 4
         for k in range(0, done, 4):
-            u0, u1, u2, u3 = upper[k], upper[k + 1], upper[k + 2], upper[k + 3]
-            a0, a1, a2, a3 = u0[i], u1[i], u2[i], u3[i]
-            for j in range(i, size):
+            u0, u1, u2, u3 = upper[k, i:size], upper[k + 1, i:size], upper[k + 2, i:size], upper[k + 3, i:size]
+            a0, a1, a2, a3 = u0[0], u1[0], u2[0], u3[0]
+            for j in range(len(row)):
                 row[j] = row[j] - a0 * u0[j] - a1 * u1[j] - a2 * u2[j] - a3 * u3[j]
         for k in range(done, i):
-            u0 = upper[k]
-            a0 = u0[i]
-            for j in range(i, size):
+            u0 = upper[k, i:size]
+            a0 = u0[0]
+            for j in range(len(row)):
                 row[j] = row[j] - a0 * u0[j]
-        if not row[i] > least:
+        if not row[0] > least:
             return False
-        inverse = 1.0 / np.sqrt(row[i])
-        for j in range(i, size):
+        inverse = 1.0 / np.sqrt(row[0])
+        for j in range(len(row)):
             row[j] = row[j] * inverse
     return True
 
@@ -101,23 +102,23 @@ def solve(
     for j in range(size):
         scratch[j] = correlation[j]
     for k in range(size):
-        row = upper[k]
-        value = scratch[k] / row[k]
+        value = scratch[k] / upper[k, k]
         scratch[k] = value
-        for j in range(k + 1, size):
-            scratch[j] = scratch[j] - row[j] * value
+        row, left = upper[k, k + 1 : size], scratch[k + 1 : size]
+        for j in range(len(row)):
+            left[j] = left[j] - row[j] * value
     for k in range(size - 1, -1, -1):
-        row = upper[k]
+        row, known = upper[k, k + 1 : size], solution[k + 1 : size]
         s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-        rest = (size - k - 1) % 4
-        for j in range(k + 1, k + 1 + rest):
-            s0 = s0 + row[j] * solution[j]
-        for j in range(k + 1 + rest, size, 4):
-            s0 = s0 + row[j] * solution[j]
-            s1 = s1 + row[j + 1] * solution[j + 1]
-            s2 = s2 + row[j + 2] * solution[j + 2]
-            s3 = s3 + row[j + 3] * solution[j + 3]
-        solution[k] = (scratch[k] - ((s0 + s1) + (s2 + s3))) / row[k]
+        rest = len(row) % 4
+        for j in range(rest):
+            s0 = s0 + row[j] * known[j]
+        for j in range(rest, len(row), 4):
+            s0 = s0 + row[j] * known[j]
+            s1 = s1 + row[j + 1] * known[j + 1]
+            s2 = s2 + row[j + 2] * known[j + 2]
+            s3 = s3 + row[j + 3] * known[j + 3]
+        solution[k] = (scratch[k] - ((s0 + s1) + (s2 + s3))) / upper[k, k]
 
 
 def build() -> None:
