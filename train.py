@@ -17,6 +17,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-opt", type=Path, metavar="FILE", help="the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's")
     parser.add_argument("--check", action="store_true", help="check the experiment and push one batch through it")
+    parser.add_argument("--devices", type=int, metavar="N", help="with --check: what each of so many GPUs would hold")
+    parser.add_argument("--gpu", metavar="NAME", help="with --check: how long that GPU would take (h200, a100, ...)")
     parser.add_argument("--fresh", action="store_true", help="move an existing run aside and start anew")
     parser.add_argument("--replay", type=Path, metavar="CHECKPOINT", help="trace the batch after this checkpoint")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="write a JSON Schema of the YAML for editors")

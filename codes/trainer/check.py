@@ -9,6 +9,7 @@ from torch import nn
 from codes import registry
 from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
+from codes.trainer import cost
 from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines
 from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
@@ -18,8 +19,11 @@ from codes.trainer.trace import Record, trace
 from codes.yaml_source import OptionError
 
 
-def check(experiment: Experiment) -> str:
+def check(experiment: Experiment, devices: int | None = None, gpu: str | None = None) -> str:
     """Build the experiment, push one batch through every step, and describe what happened.
+
+    Args:
+        devices, gpu: reckon what it would cost on so many GPUs, and on that one.
 
     Raises:
         OptionError: an entry cannot be built.
@@ -38,8 +42,18 @@ def check(experiment: Experiment) -> str:
         "",
         *table(["network", "parameters", "trained", "weights", "gradients", "optimizer"], _network_rows(parts)),
     ]
-    lines += ["", *parts.notes, _verdict(parts, records)]
+    lines += ["", *parts.notes]
+    if devices is not None or gpu is not None:
+        lines += [*_cost(experiment, parts, devices or 1, gpu), ""]
+    lines.append(_verdict(parts, records))
     return "\n".join(lines)
+
+
+def _cost(experiment: Experiment, parts: Parts, devices: int, gpu: str | None) -> list[str]:
+    try:
+        return cost.lines(experiment, parts, devices, gpu)
+    except ValueError as error:
+        raise OptionError([(experiment.datasets["train"].mark, str(error))]) from error
 
 
 def _trace_or_explain(experiment: Experiment, parts: Parts) -> list[Record]:

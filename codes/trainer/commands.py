@@ -62,7 +62,7 @@ def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> i
     if arguments.check:
         from codes.trainer.check import check
 
-        print(check(experiment))
+        print(check(experiment, arguments.devices, arguments.gpu))
         return OK
     if arguments.replay is not None:
         from codes.trainer.check import replay
