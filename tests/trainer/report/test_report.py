@@ -335,3 +335,11 @@ def test_the_script_runs_in_a_browser(make_run: Callable[..., Path], tmp_path: P
     )
     assert 'data-scripted="yes"' in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_finished_run_has_its_page(new_toy: Any, tmp_path: Path) -> None:
+    trainer = new_toy(tmp_path).train()
+    text = (trainer.folder.path / "report.html").read_text()
+    assert "6 of 6 steps" in text
+    assert "package torch" in text
+    assert "report: " in (trainer.folder.path / "log.txt").read_text().splitlines()[-1]
