@@ -137,7 +137,7 @@ class UnifiedVoice2(Network):
         self, conditioning: Tensor, text: Tensor, text_lengths: Tensor, mel_codes: Tensor, wav_lengths: Tensor
     ) -> Tensor:
         """What the network holds of each code, as a decoder of Tortoise's takes it: (B, M, model_dim)."""
-        words, codes = self._text(text, text_lengths), self._codes(mel_codes, wav_lengths, crop=False)
+        words, codes = self._text(text, text_lengths, crop=False), self._codes(mel_codes, wav_lengths, crop=False)
         return self._hidden(conditioning, words, codes, None, True)[1][:, :-2]
 
     def text_forward(self, conditioning: Tensor, text: Tensor, text_lengths: Tensor) -> LossSum:
@@ -214,9 +214,9 @@ class UnifiedVoice2(Network):
         finally:
             self.train(training)
 
-    def _text(self, text: Tensor, lengths: Tensor) -> Part:
+    def _text(self, text: Tensor, lengths: Tensor, crop: bool = True) -> Part:
         check_positions("text", text, self.max_text_tokens)
-        return arrange(text, lengths, self.start_text_token, self.stop_text_token)
+        return arrange(text, lengths, self.start_text_token, self.stop_text_token, crop)
 
     def _codes(self, codes: Tensor, wav_lengths: Tensor, crop: bool = True) -> Part:
         """The code that the end of a sound falls into counts as well: convolutions spread the end over it."""

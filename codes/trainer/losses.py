@@ -81,6 +81,8 @@ def masked_sum(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | fl
 class DirectLoss(Loss):
     """Uses a value of the state as the loss, for networks that compute their own. key: any shape; its mean counts.
 
+    A network that knows how many tokens its loss is of returns it as a pair (sum, count).
+
     Args:
         inverted: maximise it instead
     """
@@ -88,9 +90,9 @@ class DirectLoss(Loss):
     def __init__(self, *, inverted: bool = False) -> None:
         self.inverted = inverted
 
-    def forward(self, key: Tensor, mask: Tensor | None = None) -> LossValue:
+    def forward(self, key: Tensor | tuple[Tensor, Tensor], mask: Tensor | None = None) -> LossValue:
         """Sum and count of the values that count."""
-        total, count = masked_sum(key, mask)
+        total, count = key if isinstance(key, tuple) else masked_sum(key, mask)
         return (-total if self.inverted else total), count
 
 

@@ -93,7 +93,9 @@ def parameter_groups(network: nn.Module, params: OptimizerParams) -> list[dict[s
         options = params.param_groups.get(own)
         lr = params.lr if options is None or options.lr is None else options.lr
         decay = params.weight_decay if options is None or options.weight_decay is None else options.weight_decay
-        made.append({"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay if decayed else 0.0})
+        number = 0 if options is None else 1 + list(params.param_groups).index(own)
+        decayed_by = decay if decayed else 0.0
+        made.append({"params": members, "lr": lr, "base_lr": lr, "weight_decay": decayed_by, "number": number})
     return made
 
 
@@ -127,17 +129,31 @@ def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Op
     return torch.optim.AdamW(groups, lr=params.lr, betas=betas, eps=params.eps, fused=True)
 
 
-def learning_rate(base: float, step: int, options: TrainOptions) -> float:
-    """The learning rate of the update of this step (from 1), a closed form: resuming needs nothing but the step."""
+def learning_rate(base: float, step: int, options: TrainOptions, group: int = 0) -> float:
+    """The learning rate of the update of this step (from 1), a closed form: resuming needs nothing but the step.
+
+    `group` is 0 for the parameters in no group of the YAML, then counts its groups (ProgressiveMultiStepLR).
+    """
     warmup = options.warmup_iter
     ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
     if options.default_lr_scheme == "MultiStepLR":
-        return ramp * base * options.lr_gamma ** sum(milestone < step for milestone in options.gen_lr_steps)
+        return ramp * _stepped(base, step, options)
+    if options.default_lr_scheme == "ProgressiveMultiStepLR":
+        start = options.progressive_starts[group] if group < len(options.progressive_starts) else 0
+        return ramp * base * options.lr_gamma ** sum(start + milestone < step for milestone in options.gen_lr_steps)
     if options.default_lr_scheme == "inverse_sqrt":
         return ramp * base * math.sqrt(max(warmup, 1) / max(step, warmup, 1))
     if options.default_lr_scheme == "CosineAnnealingLR_Restart":
         return ramp * _cosine(base, step - 1, options)
     return ramp * base
+
+
+def _stepped(base: float, step: int, options: TrainOptions) -> float:
+    """Multiplied by lr_gamma after each milestone since the last restart, which sets it to its weight times base."""
+    past = [number for number, restart in enumerate(options.restarts) if restart < step]
+    since = options.restarts[past[-1]] if past else -1
+    weight = options.restart_weights[past[-1]] if past and options.restart_weights else 1.0
+    return weight * base * options.lr_gamma ** sum(since < milestone < step for milestone in options.gen_lr_steps)
 
 
 def _cosine(base: float, done: int, options: TrainOptions) -> float:
@@ -191,7 +207,7 @@ class Updater:
         if step < self.after or not gradients:
             return False
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(group["base_lr"], step, options)
+            group["lr"] = learning_rate(group["base_lr"], step, options, group.get("number", 0))
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm: Any = torch.nn.utils.get_total_norm(gradients)

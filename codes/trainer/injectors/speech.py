@@ -1,0 +1,253 @@
+"""Mel spectrograms as DL-Art-School's models of speech see them, and what is done to mels and to sound before."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codes.speech_mel import MelSettings, mel_spectrogram, read_mel_norms
+from codes.trainer.injector import Injector
+from codes.trainer.injectors.pcm import samples_and_bits
+
+LEAST_LOG_MEL = math.log(1e-5)
+MOST_LOG_MEL = 2.3143386840820312  # of a Tacotron mel, as Tortoise's diffusion model was trained with
+MOST_LOG_POWER_MEL = 4.82  # of torch_mel_spectrogram's
+
+
+def float_wav(wav: Tensor, input_bits: int | None) -> Tensor:
+    """Integers of that depth (None: of their dtype) as floats in [-1, 1); floats as they are."""
+    if wav.is_floating_point():
+        return wav
+    samples, bits = samples_and_bits(wav, input_bits)
+    return samples.float() / 2.0 ** (bits - 1)
+
+
+class TorchMelSpectrogramInjector(Injector):
+    """Log-mel spectrogram. wav: (B, 1, T) or (B, T) -> (B, n_mel_channels, T // hop_length + 1) float32.
+
+    Powers under triangles of equal area on HTK's mel scale, clamped at 1e-5 and logged; no gradient flows through it.
+
+    Args:
+        mel_norm_file: what each band is divided by (scripts/mel_norms.py makes it); null: 1.
+        filter_length: samples of a frame.
+        hop_length: samples between two frames.
+        win_length: accepted for DLAS's sake; it must be filter_length.
+        n_mel_channels: bands.
+        mel_fmin: where the lowest band begins, in Hz.
+        mel_fmax: where the highest band ends, in Hz.
+        sampling_rate: of the sound.
+        normalize: divide the spectrum by the root of the window's energy.
+        true_normalization: scale the logarithms to about -1 .. 1, after the norms.
+        input_bits: bits of an integer sample. None: those of the dataset.
+    """
+
+    def __init__(
+        self, *, mel_norm_file: Path | None = None, filter_length: int = 1024, hop_length: int = 256,
+        win_length: int = 1024, n_mel_channels: int = 80, mel_fmin: float = 0.0, mel_fmax: float = 8000.0,
+        sampling_rate: int = 22050, normalize: bool = False, true_normalization: bool = False,
+        input_bits: int | None = None,
+    ) -> None:  # fmt: skip
+        if win_length != filter_length:
+            raise ValueError(f"win_length must be filter_length, {filter_length}, got {win_length}")
+        self.settings = MelSettings(
+            sample_rate_hz=sampling_rate, window=filter_length, hop=hop_length, bands=n_mel_channels,
+            lowest_hz=mel_fmin, highest_hz=mel_fmax,
+        )  # fmt: skip
+        self.norms = read_mel_norms(mel_norm_file, n_mel_channels) if mel_norm_file is not None else None
+        # the power of a Hann window's energy: 3/8 of its samples
+        self._gain = math.sqrt(0.375 * filter_length) if normalize else 1.0
+        self.true_normalization, self.input_bits = true_normalization, input_bits
+
+    @torch.no_grad()
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: (B, 1, T) or (B, T) -> mel: (B, bands, F).
+
+        Raises:
+            ValueError: several channels, or too few samples for a frame.
+        """
+        if wav.dim() == 3 and wav.shape[1] == 1:
+            wav = wav[:, 0]
+        if wav.dim() != 2:
+            raise ValueError(f"expected sound of one channel (B, 1, T) or (B, T), got {tuple(wav.shape)}")
+        mel = mel_spectrogram(float_wav(wav, self.input_bits) / self._gain, self.settings)
+        if self.norms is not None:
+            self.norms = self.norms.to(mel.device)
+            mel = mel / self.norms[:, None]
+        return scaled(mel, MOST_LOG_POWER_MEL) if self.true_normalization else mel
+
+
+def scaled(mel: Tensor, most: float) -> Tensor:
+    """Logarithms from that of 1e-5 to `most` as -1 .. 1."""
+    return 2 * (mel - LEAST_LOG_MEL) / (most - LEAST_LOG_MEL) - 1
+
+
+class NormalizeMelInjector(Injector):
+    """Logarithms of Tacotron's mels as about -1 .. 1. mel: any shape -> same shape."""
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel: (...) float -> (...)."""
+        return scaled(mel, MOST_LOG_MEL)
+
+    def inverse(self, mel: Tensor) -> Tensor:
+        """Back to logarithms."""
+        return (mel + 1) / 2 * (MOST_LOG_MEL - LEAST_LOG_MEL) + LEAST_LOG_MEL
+
+
+class FrequencyBinNormalizeInjector(Injector):
+    """Each band shifted and scaled by its own numbers. mel: (B, bands, F) -> (B, bands, F).
+
+    Args:
+        stats_file: a torch file with two tensors (bands,): shifts and scales.
+    """
+
+    def __init__(self, *, stats_file: Path) -> None:
+        try:
+            found = torch.load(stats_file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever torch's unpickler stumbles over
+            raise ValueError(f"stats_file {stats_file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        pair = isinstance(found, (tuple, list)) and len(found) == 2
+        if not pair or not all(isinstance(part, Tensor) and part.ndim == 1 for part in found):
+            raise ValueError(f"stats_file {stats_file} must hold two tensors (bands,): shifts and scales")
+        self.shift, self.scale = found
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, bands, F) -> (mel - shift) / scale."""
+        self._check(mel)
+        return (mel - self.shift[:, None]) / self.scale[:, None]
+
+    def inverse(self, mel: Tensor) -> Tensor:
+        """mel: (B, bands, F) -> mel scale + shift."""
+        self._check(mel)
+        return mel * self.scale[:, None] + self.shift[:, None]
+
+    def _check(self, mel: Tensor) -> None:
+        if mel.dim() != 3 or mel.shape[1] != len(self.shift):
+            raise ValueError(f"expected (B, {len(self.shift)}, F), as stats_file has it, got {tuple(mel.shape)}")
+        self.shift, self.scale = self.shift.to(mel.device), self.scale.to(mel.device)
+
+
+class MelMaskInjector(Injector):
+    """SpecAugment (Park et al. 2019): bands and frames of each item set to 0. mel: (B, bands, F) -> same shape.
+
+    Args:
+        frequency_mask_size_high: most bands of one mask.
+        frequency_mask_count: masks of bands.
+        time_mask_size_high: most frames of one mask.
+        time_mask_count: masks of frames.
+    """
+
+    def __init__(
+        self, *, frequency_mask_size_high: int = 27, frequency_mask_count: int = 1, time_mask_size_high: int = 5,
+        time_mask_count: int = 3,
+    ) -> None:  # fmt: skip
+        self.masks = {1: (frequency_mask_size_high, frequency_mask_count), 2: (time_mask_size_high, time_mask_count)}
+        if min(number for pair in self.masks.values() for number in pair) < 0:
+            raise ValueError("frequency_mask_size_high, time_mask_size_high and the counts must be 0 or more")
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, bands, F) -> (B, bands, F)."""
+        if mel.dim() != 3:
+            raise ValueError(f"expected mels (B, bands, F), got {tuple(mel.shape)}")
+        for dim, (most, count) in self.masks.items():
+            size = mel.shape[dim]
+            place = torch.arange(size, device=mel.device)
+            for _ in range(count):
+                length = (self.draw_uniform(mel, 0, 1) * (min(most, size) + 1)).long()
+                start = (self.draw_uniform(mel, 0, 1) * (size - length + 1)).long()
+                inside = (place >= start[:, None]) & (place < (start + length)[:, None])
+                mel = mel.masked_fill(inside.unsqueeze(3 - dim), 0.0)
+        return mel
+
+
+class ChannelClipInjector(Injector):
+    """Some of the channels. x: (B, C, ...) -> (B, channel_high - channel_low, ...).
+
+    Args:
+        channel_low: the first.
+        channel_high: the one after the last.
+    """
+
+    def __init__(self, *, channel_low: int, channel_high: int) -> None:
+        if not 0 <= channel_low < channel_high:
+            raise ValueError(f"channel_low must be 0 or more and below channel_high, got {channel_low}, {channel_high}")
+        self.low, self.high = channel_low, channel_high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, ...) -> those channels.
+
+        Raises:
+            ValueError: there are fewer channels.
+        """
+        if x.dim() < 2 or x.shape[1] < self.high:
+            raise ValueError(f"expected {self.high} channels or more in dimension 1, got {tuple(x.shape)}")
+        return x[:, self.low : self.high]
+
+
+class AudioResampleInjector(Injector):
+    """Sound at another rate, by windowed sinc. wav: (..., T) float -> (..., T output / input rounded up).
+
+    Args:
+        input_sample_rate: in Hz.
+        output_sample_rate: in Hz.
+    """
+
+    def __init__(self, *, input_sample_rate: int, output_sample_rate: int) -> None:
+        if min(input_sample_rate, output_sample_rate) < 1:
+            raise ValueError("input_sample_rate and output_sample_rate must be 1 or more")
+        from torchaudio.transforms import Resample
+
+        self._there = Resample(input_sample_rate, output_sample_rate)
+        self._back = Resample(output_sample_rate, input_sample_rate)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: (..., T) float at the input rate -> at the output rate."""
+        return _resampled(self._there, wav)
+
+    def inverse(self, wav: Tensor) -> Tensor:
+        """Back to the input rate; what lay above half the lower rate is gone."""
+        return _resampled(self._back, wav)
+
+
+def _resampled(filters: Any, wav: Tensor) -> Tensor:
+    """wav (..., T) through torchaudio's windowed sinc; the length is computed on the host, so nothing waits."""
+    if filters.orig_freq == filters.new_freq:
+        return wav
+    step, made = filters.orig_freq // filters.gcd, filters.new_freq // filters.gcd
+    flat = functional.pad(wav.reshape(-1, 1, wav.shape[-1]), (filters.width, filters.width + step))
+    out = functional.conv1d(flat, filters.kernel.to(wav), stride=step).transpose(1, 2)
+    length = -(-wav.shape[-1] * made // step)
+    return out.reshape(*wav.shape[:-1], -1)[..., :length]
+
+
+class RandomAudioCropInjector(Injector):
+    """A stretch of each item, from a place of its own. wav: (B, C, T) -> (B, C, crop_size).
+
+    With a second input, lengths (B,), the stretch lies within the item's own samples where they suffice.
+
+    Args:
+        crop_size: its samples.
+        min_buffer: samples at both ends that are left out.
+    """
+
+    def __init__(self, *, crop_size: int, min_buffer: int = 0) -> None:
+        if crop_size < 1 or min_buffer < 0:
+            raise ValueError(f"crop_size must be 1 or more and min_buffer 0 or more, got {crop_size} and {min_buffer}")
+        self.crop_size, self.min_buffer = crop_size, min_buffer
+
+    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """wav: (B, C, T); lengths: (B,) -> (B, C, crop_size).
+
+        Raises:
+            ValueError: the items are shorter than the stretch.
+        """
+        if wav.dim() != 3 or wav.shape[-1] < self.crop_size:
+            raise ValueError(f"expected sound (B, C, T) of {self.crop_size} samples or more, got {tuple(wav.shape)}")
+        whole = torch.full((len(wav),), wav.shape[-1], device=wav.device)
+        room = (whole if lengths is None else lengths.clamp(max=wav.shape[-1])) - self.crop_size - 2 * self.min_buffer
+        start = (self.draw_uniform(wav, 0, 1) * (room.clamp(min=0) + 1)).long() + self.min_buffer
+        start = start.clamp(max=wav.shape[-1] - self.crop_size)
+        at = start[:, None] + torch.arange(self.crop_size, device=wav.device)
+        return wav.gather(2, at[:, None].expand(-1, wav.shape[1], -1))
