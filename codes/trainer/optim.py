@@ -289,6 +289,8 @@ class MovingAverage:
             value = buffers[name]
             assert value is not None, f"buffer {name} was removed"
             pairs.append((mean, value))
+        if any(hasattr(mean, "to_local") for mean, _ in self._parameters):  # a part of them: FSDP2
+            return [(_local(mean), _local(value)) for mean, value in pairs]
         return pairs
 
     @torch.no_grad()
@@ -319,3 +321,8 @@ class MovingAverage:
         """Restore the average."""
         for name, value in state.items():
             self.average[name].copy_(value)
+
+
+def _local(tensor: Any) -> Tensor:
+    """The part of a sharded tensor that this process holds; any other as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

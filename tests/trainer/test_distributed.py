@@ -69,7 +69,19 @@ MESSAGES = {
     "gan": {"allreduce_": 6},
     "fsdp lion": {"allreduce_": 2, "_reduce_scatter_base_": 1},
 }
-STOPPED = {"train.niter": 9, "steps.fit.losses": MASKS, "networks.net.kwargs": {"dropout": 0.4}, "parallel": "fsdp"}
+STOPPED: dict[str, Any] = {
+    "networks.net.kwargs": {"dropout": 0.4},
+    "networks.stats": {"which_model": "toy_buffers"},
+    "steps.fit.training": ["net", "stats"],
+    "steps.fit.injectors": {
+        "first": PREDICT | {"out": "raw"},
+        "predict": {"type": "generator", "generator": "stats", "in": "raw", "out": "fake"},
+    },
+    "steps.fit.losses": MASKS,
+    "train.niter": 9,
+    "train.ema_enabled": True,
+    "parallel": "fsdp",
+}
 
 
 def start(command: list[str], rank: int, port: int) -> subprocess.Popen[str]:
