@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LEAST_POWER = 1e-10  # of a mel band, before the logarithm
+LEAST_POWER = 1e-6  # added to that of a band before the logarithm: what is 60 dB below full scale hardly counts
 DELTA_FRAMES = 2  # to either side, of the slope of a cepstrum
 
 
@@ -60,7 +60,7 @@ def log_mel(wav: Tensor, sample_rate_hz: int, *, window: int, hop: int, bands: i
     """wav: (..., T) float -> log10 of the power in each band: (..., bands, F) float32; see `spectrum` for F."""
     power = torch.view_as_real(spectrum(wav, window, hop)).square().sum(-1)
     filters = mel_filters(sample_rate_hz, window, bands, wav.device)
-    return (power.transpose(-1, -2) @ filters).clamp(min=LEAST_POWER).log10().transpose(-1, -2)
+    return (power.transpose(-1, -2) @ filters + LEAST_POWER).log10().transpose(-1, -2)
 
 
 def mfcc(wav: Tensor, sample_rate_hz: int, *, coefficients: int = 13) -> Tensor:

@@ -15,7 +15,7 @@ TASKS = (
     *("channel_prediction", "mono_lm", "past_future", "prev_next", "multichannel_to_stereo", "denoising"),
     *("bandwidth_restoration", "bit_depth_restoration", "augmented_lm"),
 )
-WITHOUT_BITS = ("lofi_gan", "lofi_conv_lstm")  # what they minimise is no code length
+WITHOUT_BITS = ("lofi_gan", "lofi_conv_lstm", "codec")  # what they minimise is no code length
 
 
 def short(file: Path, root: Path, steps: int) -> list[str]:

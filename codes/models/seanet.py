@@ -9,9 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
+
+GAIN = 1.2  # of a convolution at first: what ELU takes away
+QUIET = 0.1  # of the last one: a new decoder whispers
 
 
 @dataclass(frozen=True)
@@ -142,14 +146,37 @@ class SeanetDecoder(nn.Module):
             layers += [nn.ELU(), Upsampling(sizes, width, width // 2, ratio)]
             width //= 2
             layers += [Block(sizes, width, 2**level) for level in range(sizes.residual_layers)]
-        self.layers = nn.Sequential(*layers, nn.ELU(), Convolution(sizes, width, sizes.num_channels, 7))
+        last = Convolution(sizes, width, sizes.num_channels, 7)
+        _draw(last.convolution, QUIET)
+        self.layers = nn.Sequential(*layers, nn.ELU(), last)
 
     def forward(self, vectors: Tensor) -> Tensor:
         return self.layers(vectors)
 
 
-def _normed(sizes: SeanetSizes, convolution: nn.Module) -> nn.Module:
-    return weight_norm(convolution) if sizes.norm == "weight" else convolution
+def _normed(sizes: SeanetSizes, convolution: nn.Conv1d | nn.ConvTranspose1d) -> nn.Module:
+    normed = weight_norm(convolution) if sizes.norm == "weight" else convolution
+    _draw(normed, 1.0)
+    return normed
+
+
+@torch.no_grad()
+def _draw(convolution: nn.Module, factor: float) -> None:
+    """Begin with weights that keep the level of what passes, and no bias.
+
+    torch's own let it fall by a third with every layer: of the audio nothing is left beside the biases, and a codec
+    needs a long time to find out that there is any.
+    """
+    assert isinstance(convolution, nn.Conv1d | nn.ConvTranspose1d)
+    assert convolution.bias is not None
+    shape = convolution.weight.shape
+    seen = 2 * shape[0] if isinstance(convolution, nn.ConvTranspose1d) else shape[1] * shape[2]  # inputs of an output
+    drawn = torch.randn(shape) * (GAIN * factor * seen**-0.5)
+    if isinstance(convolution.weight, nn.Parameter):
+        convolution.weight.copy_(drawn)
+    else:  # weight normalisation takes it apart
+        convolution.weight = drawn
+    convolution.bias.zero_()
 
 
 def padded(wav: Tensor, hop: int) -> Tensor:

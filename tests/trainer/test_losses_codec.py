@@ -37,7 +37,7 @@ def test_mel_distance_is_in_decades_and_blind_to_phase() -> None:
     loss = MelDistanceLoss(sample_rate_hz=16_000, windows=[512, 64])
     noise = torch.randn(2, 1, 8000)
     assert _mean(loss(noise, noise)) == 0
-    assert _mean(loss(noise, noise * 10**0.5)) == pytest.approx(1.0, rel=1e-4)
+    assert _mean(loss(noise, noise * 10**0.5)) == pytest.approx(1.0, rel=1e-3)
     assert _mean(loss(noise, -noise)) == pytest.approx(0.0, abs=1e-6)
     assert _mean(loss(noise, torch.randn(2, 1, 8000))) > 0.1
     fake = torch.zeros(2, 1, 8000, requires_grad=True)

@@ -1,0 +1,137 @@
+"""Semantic tokens: the cluster of each frame of features of speech (HuBERT's or others'; `speech_features`).
+
+The clusters come from scripts/fit_kmeans.py, whose file says which features they are of.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codes import kmeans
+from codes.trainer.injector import Injector
+from codes.trainer.injectors.pcm import samples_and_bits
+
+CENTRES, FEATURES = "centres", "features"  # the tensor, and what it is of (one key: safetensors shuffles several)
+
+
+class SemanticCodesInjector(Injector):
+    """Audio to semantic tokens. wav: (B, 1, T) integer or float -> codes: (B, F) int64, 0 .. K - 1.
+
+    With `remove_repeats` there are two keys under `out`: the codes of each item with runs of one code cut to a single
+    one, followed by zeros up to F; and a mask (B, F), true where they are codes. Tokens then say what was said, and no
+    longer for how long.
+
+    Args:
+        features: name of the network under `networks` that gives the features (speech_features).
+        clusters: a file of scripts/fit_kmeans.py, fitted to these features.
+        remove_repeats: cut runs of one code to a single one.
+        resample: audio of another rate than the features' is resampled; false: refused.
+        audio_rate_hz: sample rate of the audio; null: the dataset's.
+        input_bits: depth of integer samples; null: the dataset's, or that of their dtype.
+    """
+
+    def __init__(
+        self, *, features: nn.Module, clusters: Path, remove_repeats: bool = False, resample: bool = False,
+        audio_rate_hz: int | None = None, input_bits: int | None = None,
+    ) -> None:  # fmt: skip
+        if not hasattr(features, "described"):
+            raise ValueError(f"features must name a network of speech_features, {type(features).__name__} is none")
+        self.network: Any = features
+        self.centres, described = read_clusters(clusters)
+        if described != self.network.described:
+            own = _shown(self.network.described)
+            raise ValueError(f"clusters: {clusters} was fitted to {_shown(described)}, the features are {own}")
+        self.remove_repeats, self.resample = remove_repeats, resample
+        self.audio_rate_hz, self.input_bits = audio_rate_hz, input_bits
+        if audio_rate_hz is not None:
+            self._check_rate(audio_rate_hz)
+
+    def meet(self, dataset: Any) -> None:
+        """Hold the dataset's audio to what the features take.
+
+        Raises:
+            ValueError: another sample rate, or more than one channel.
+        """
+        recordings = getattr(dataset, "recordings", None)
+        if self.audio_rate_hz is None and recordings:
+            self._check_rate(recordings[0].sample_rate_hz)
+            self.audio_rate_hz = recordings[0].sample_rate_hz
+        channels = getattr(dataset, "num_channels", None)
+        if channels not in (None, 1):
+            raise ValueError(f"features: the audio has {channels} channels, they take 1: set channels: mono")
+
+    def _check_rate(self, rate_hz: int) -> None:
+        wanted = self.network.sample_rate_hz
+        if rate_hz != wanted and not self.resample:
+            raise ValueError(
+                f"audio_rate_hz: the audio has {rate_hz} Hz, the features take {wanted} Hz: set sample_rate: {wanted} "
+                "in the dataset, or resample: true here"
+            )
+
+    def forward(self, wav: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """wav: (B, 1, T) integer or float -> codes (B, F) int64; with remove_repeats also the mask (B, F) bool.
+
+        Raises:
+            ValueError: another shape, or a sample rate that is not known or not the features'.
+        """
+        if wav.dim() != 3 or wav.shape[1] != 1:
+            raise ValueError(f"expected wav (B, 1, T), got {tuple(wav.shape)}")
+        if self.audio_rate_hz is None:
+            raise ValueError("audio_rate_hz is needed: the dataset does not say its sample rate")
+        if not wav.is_floating_point():
+            samples, bits = samples_and_bits(wav, self.input_bits)
+            wav = samples.float() * 2.0 ** (1 - bits)
+        if self.audio_rate_hz != self.network.sample_rate_hz:
+            from torchaudio.functional import resample
+
+            wav = resample(wav, self.audio_rate_hz, self.network.sample_rate_hz)
+        found = self.network(wav)
+        self.centres = self.centres.to(found.device)
+        codes = kmeans.nearest(found.flatten(0, 1), self.centres).view(found.shape[:2])
+        return without_repeats(codes) if self.remove_repeats else codes
+
+    def frames_of(self, num_samples: int) -> int:
+        """Frames that so many samples of the audio make, about."""
+        rate = self.audio_rate_hz or self.network.sample_rate_hz
+        return -(-num_samples * self.network.sample_rate_hz // (rate * self.network.hop_samples))
+
+
+def without_repeats(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """codes: (B, F) -> the same with one in place of each run, zeros behind them; and where they are codes, bool."""
+    starts = torch.ones_like(codes, dtype=torch.bool)
+    starts[:, 1:] = codes[:, 1:] != codes[:, :-1]
+    places = starts.cumsum(1) - 1  # of the run that each code belongs to
+    shorter = torch.zeros_like(codes).scatter_(1, places, codes)  # all codes of a run are alike
+    return shorter, torch.arange(codes.shape[1], device=codes.device) <= places[:, -1:]
+
+
+def write_clusters(path: Path, centres: Tensor, described: dict[str, str]) -> None:
+    """Write centres (K, D) and what features they are of as a safetensors file."""
+    from safetensors.torch import save_file
+
+    save_file({CENTRES: centres.contiguous()}, path, metadata={FEATURES: json.dumps(described, sort_keys=True)})
+
+
+def read_clusters(path: Path) -> tuple[Tensor, dict[str, str]]:
+    """The centres (K, D) of a file of scripts/fit_kmeans.py, and what features they are of.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else; messages begin with `clusters`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    how = "python scripts/fit_kmeans.py DIR --features mfcc --clusters 100 --out FILE makes one"
+    if not path.is_file():
+        raise ValueError(f"clusters: {path} does not exist: {how}")
+    try:
+        with safe_open(str(path), "pt") as file:
+            return file.get_tensor(CENTRES), json.loads((file.metadata() or {})[FEATURES])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"clusters: {path} holds no clusters ({error}): {how}") from error
+
+
+def _shown(described: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value[:12]}" for name, value in described.items())
