@@ -164,13 +164,7 @@ def decode_file(
     """
     with CodedFile(source, resolve, keep_going=keep_going) as coded:
         header = coded.header
-        first = min(round(start_seconds * header.sample_rate_hz), header.num_frames)
-        if start_seconds > 0 and first == header.num_frames:
-            length = header.num_frames / header.sample_rate_hz
-            raise ValueError(f"{source} lasts {length:.2f} s: nothing begins at second {start_seconds:g}")
-        end = header.num_frames
-        if seconds is not None:
-            end = min(first + round(seconds * header.sample_rate_hz), end)
+        first, end = _wanted(coded, start_seconds, seconds)
         is_whole = first == 0 and end == header.num_frames
         around = _original_header(coded, end - first if not is_whole else None)
         form = PcmForm(
@@ -195,6 +189,15 @@ def decode_file(
             damages=tuple(coded.damages),
             packets_by_codec=coded.packets_by_codec,
         )
+
+
+def _wanted(coded: CodedFile, start_seconds: float, seconds: float | None) -> tuple[int, int]:
+    """The first frame that is wanted and the one behind the last."""
+    rate, num_frames = coded.header.sample_rate_hz, coded.header.num_frames
+    first = min(round(start_seconds * rate), num_frames)
+    if start_seconds > 0 and first == num_frames:
+        raise ValueError(f"{coded.path} lasts {num_frames / rate:.2f} s: nothing begins at second {start_seconds:g}")
+    return first, num_frames if seconds is None else min(first + round(seconds * rate), num_frames)
 
 
 def _encode(

@@ -206,33 +206,30 @@ def update(state: State, channel: int, value: float) -> None:
         error = value - state.linear[cascade]
         loudness = 0.6 * state.loudness[channel, cascade] + 0.4 * abs(error)
         state.loudness[channel, cascade] = loudness
-        interval = state.interval[cascade]
-        index = frame % interval
+        interval, index = state.interval[cascade], frame % state.interval[cascade]
         state.targets[channel, cascade, index] = value
         state.weights[channel, cascade, index] = 1.0 / (loudness + 2.0)
         if index == interval - 1:
             size = state.own_taps[cascade] + state.other_taps[cascade]
-            covariance, correlation = state.covariance[channel, cascade], state.correlation[channel, cascade]
-            least_squares.absorb(
-                covariance, correlation, state.inputs[channel, cascade], state.targets[channel, cascade],
-                state.weights[channel, cascade], size, interval, state.decay[cascade],
+            least_squares.absorb_and_solve(
+                state.covariance[channel, cascade], state.correlation[channel, cascade],
+                state.inputs[channel, cascade], state.targets[channel, cascade], state.weights[channel, cascade],
+                state.coefficients[channel, cascade], state.upper, state.scratch, size, interval,
+                state.decay[cascade], state.ridge[cascade],
             )  # fmt: skip
-            solution = state.coefficients[channel, cascade]
-            least_squares.solve(
-                covariance, correlation, solution, state.upper, state.scratch, size, state.ridge[cascade]
-            )
-        for stage in range(state.filter_taps.shape[1]):
-            taps = state.filter_taps[cascade, stage]
-            if taps > 0:
+        rings, filters = state.filter_ring[channel, cascade], state.filter_weights[channel, cascade]
+        powers, taps = state.filter_power[channel, cascade], state.filter_taps[cascade]
+        for stage in range(len(taps)):
+            if taps[stage] > 0:
                 left = error - state.staged[cascade, stage]
-                state.filter_power[channel, cascade, stage] = adapt_filter(
-                    state.filter_ring[channel, cascade, stage], state.filter_weights[channel, cascade, stage], place,
-                    taps, state.filter_rates[cascade, stage] * left, state.filter_power[channel, cascade, stage], error,
-                )  # fmt: skip
+                rate = state.filter_rates[cascade, stage] * left
+                powers[stage] = adapt_filter(
+                    rings[stage], filters[stage], place, taps[stage], rate, powers[stage], error
+                )
                 error = left
-        error = abs(value - state.whole[cascade])
-        state.errors[channel, cascade, 0] += (error - state.errors[channel, cascade, 0]) * 0.0625
-        state.errors[channel, cascade, 1] += (error - state.errors[channel, cascade, 1]) * 0.0078125
+        errors, error = state.errors[channel, cascade], abs(value - state.whole[cascade])
+        errors[0] += (error - errors[0]) * 0.0625
+        errors[1] += (error - errors[1]) * 0.0078125
     residual = value - state.whole[count + 1]
     error = abs(residual)
     loudness = 0.6 * state.loudness[channel, count] + 0.4 * error
@@ -241,15 +238,11 @@ def update(state: State, channel: int, value: float) -> None:
     state.stack_targets[channel, index] = value - state.whole[count]
     state.stack_weights[channel, index] = 1.0 / (loudness + 0.5)
     if index == STACK_INTERVAL - 1:
-        covariance, correlation = state.stack_covariance[channel], state.stack_correlation[channel]
-        least_squares.absorb(
-            covariance, correlation, state.stack_inputs[channel], state.stack_targets[channel],
-            state.stack_weights[channel], 2 * count, STACK_INTERVAL, state.stack_options[0],
+        least_squares.absorb_and_solve(
+            state.stack_covariance[channel], state.stack_correlation[channel], state.stack_inputs[channel],
+            state.stack_targets[channel], state.stack_weights[channel], state.stack_coefficients[channel],
+            state.upper, state.scratch, 2 * count, STACK_INTERVAL, state.stack_options[0], state.stack_options[1],
         )  # fmt: skip
-        solution = state.stack_coefficients[channel]
-        least_squares.solve(
-            covariance, correlation, solution, state.upper, state.scratch, 2 * count, state.stack_options[1]
-        )
     state.residuals[channel, place - 1] = residual
     rate = 0.25
     for i in range(STACK_DECAYS):

@@ -121,6 +121,15 @@ def solve(
         solution[k] = (scratch[k] - ((s0 + s1) + (s2 + s3))) / upper[k, k]
 
 
+def absorb_and_solve(
+    covariance: np.ndarray, correlation: np.ndarray, inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray,
+    solution: np.ndarray, upper: np.ndarray, scratch: np.ndarray, size: int, count: int, decay: float, ridge: float,
+) -> None:  # fmt: skip
+    """`absorb` and then `solve`."""
+    absorb(covariance, correlation, inputs, targets, weights, size, count, decay)
+    solve(covariance, correlation, solution, upper, scratch, size, ridge)
+
+
 def build() -> None:
     """Compile the kernels of this module."""
-    compile_module(__name__, ("dot", "absorb", "factorise", "solve"))
+    compile_module(__name__, ("dot", "absorb", "factorise", "solve", "absorb_and_solve"))

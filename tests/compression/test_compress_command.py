@@ -209,7 +209,9 @@ def test_verify_tells_the_sound_from_the_others(
     assert f"{song}: not a coded file" in said.err
 
 
-def test_a_part_is_decoded_from_its_block_on(compress: ModuleType, song: Path) -> None:
+def test_a_part_is_decoded_from_its_block_on(
+    compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     coded, back = song.with_suffix(".wsl"), song.with_name("back.wav")
     run(compress, "encode", song, coded, "--no-model", "--block-seconds", "0.25")
     data = bytearray(coded.read_bytes())
@@ -218,6 +220,8 @@ def test_a_part_is_decoded_from_its_block_on(compress: ModuleType, song: Path) -
     assert run(compress, "decode", coded, back, "--start", "0.3", "--seconds", "0.4") == 0
     with AudioFile(song) as one, AudioFile(back) as other:
         assert np.array_equal(one.read(2400, 3200), other.read())
+    assert run(compress, "decode", coded, back, "--start", "9", "--force") == 1
+    assert f"{coded} lasts 1.00 s: nothing begins at second 9" in capsys.readouterr().err
     assert run(compress, "decode", coded, back, "--start", "0.3", "--force") == 1
     assert run(compress, "decode", coded, back, "--start", "0.3", "--keep-going", "--force") == 1
     with AudioFile(song) as one, AudioFile(back) as other:
