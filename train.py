@@ -19,6 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="check the experiment and push one batch through it")
     parser.add_argument("--devices", type=int, metavar="N", help="with --check: what each of so many GPUs would hold")
     parser.add_argument("--gpu", metavar="NAME", help="with --check: how long that GPU would take (h200, a100, ...)")
+    parser.add_argument("--doctor", action="store_true", help="look at versions, GPU, disk, data, and try two steps")
     parser.add_argument("--fresh", action="store_true", help="move an existing run aside and start anew")
     parser.add_argument("--replay", type=Path, metavar="CHECKPOINT", help="trace the batch after this checkpoint")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="write a JSON Schema of the YAML for editors")
@@ -26,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
         "--list", nargs="?", const="", metavar="WHAT", help="injectors, losses, datasets, networks or a name"
     )
     arguments = parser.parse_intermixed_args()
-    if arguments.opt is None and arguments.schema is None and arguments.list is None:
+    if arguments.opt is None and (arguments.doctor or (arguments.schema is None and arguments.list is None)):
         parser.error("give an experiment: -opt experiments/stereo_lm.yml")
     return arguments
 

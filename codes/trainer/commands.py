@@ -14,7 +14,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the command line asks.
 
     Args:
-        arguments: opt, overrides, check, fresh, replay, schema, list.
+        arguments: opt, overrides, check, doctor, fresh, replay, schema, list.
 
     Returns:
         the exit status: 0, 1 (the run failed) or 2 (the experiment or the command is wrong).
@@ -42,6 +42,10 @@ def _fail(message: str, status: int) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.doctor:
+        from codes.trainer.run_doctor import examine
+
+        return OK if examine(arguments.opt, arguments.overrides) else FAILED
     if arguments.list is None and arguments.schema is None:
         return _with_experiment(arguments, load_experiment(arguments.opt, arguments.overrides))
     if arguments.opt is not None:
