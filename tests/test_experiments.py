@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from codes.experiment import load_experiment
+from codes.models.speech_features import SpeechFeatures
 from codes.trainer.check import check
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.injectors.semantic import write_clusters
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yml"))
 SAMPLED = [file for file in EXPERIMENTS if "\nsamples:" in file.read_text()]
@@ -21,6 +24,9 @@ WITHOUT_BITS = ("lofi_gan", "lofi_conv_lstm", "codec")  # what they minimise is 
 def short(file: Path, root: Path, steps: int) -> list[str]:
     """Overrides that cut an experiment down to a few small steps."""
     samples = ["samples.prompt_frames=16", "samples.new_frames=4", "samples.num=1"] if file in SAMPLED else []
+    if file.stem == "semantic_gpt":
+        write_clusters(root / "clusters.safetensors", torch.randn(100, 39), SpeechFeatures(features="mfcc").described)
+        samples.append(f"steps.lm.injectors.tokens.clusters={root / 'clusters.safetensors'}")
     return [
         f"path.root={root}", f"train.niter={steps}", "train.val_freq=2", "logger.print_freq=1", "eval.max_batches=1",
         "datasets.train.batch_size=2", "datasets.val.batch_size=2", "datasets.train.n_workers=0", *samples,
