@@ -17,10 +17,7 @@ LearningRateScheme = Literal[
 
 
 # DLAS keys that are read and checked for nothing yet; a run that sets one says so in a line.
-NO_EFFECT = (
-    "wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "eval.pure", "eval.output_state", "eval.injectors",
-    "eval.evaluators", "logger.visuals", "logger.visual_debug_rate", "logger.is_mel_spectrogram",
-)  # fmt: skip
+NO_EFFECT = ("wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "eval.pure")
 
 Count = Annotated[int, Range(least=1)]
 AtLeastZero = Annotated[int, Range(least=0)]
@@ -105,17 +102,17 @@ class LoggerOptions:
         print_freq: steps between lines of training figures
         save_checkpoint_freq: steps between checkpoints (default: only after the last step)
         num_checkpoints: how many of the newest checkpoints are kept, besides the best and the final one
-        visuals: no effect yet
-        visual_debug_rate: no effect yet
-        is_mel_spectrogram: no effect yet
+        visuals: keys of validation that are shown as pictures and sound, in runs/NAME/visuals and TensorBoard
+        visual_debug_rate: only at validations whose step is a multiple of this (default: at all of them)
+        is_mel_spectrogram: what is shown is mel spectrograms, however few their bands
     """
 
     print_freq: Count = 100
     save_checkpoint_freq: Count | None = None
     num_checkpoints: Count = 2
-    visuals: Any = None
-    visual_debug_rate: Any = None
-    is_mel_spectrogram: Any = None
+    visuals: list[str] = field(default_factory=list)
+    visual_debug_rate: Count | None = None
+    is_mel_spectrogram: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +121,23 @@ class EvalOptions:
 
     Args:
         max_batches: validate on this many batches, spread evenly over the set (default: all of it)
+        train_batches: also measure on this many batches of the training set, always the same, as validation does
         baselines: compare with FLAC and with the entropy of single samples on the same audio
         baseline_minutes: leave that comparison out where there is more validation audio than this
         pure: no effect yet
-        output_state: no effect yet
-        injectors: no effect yet
-        evaluators: no effect yet
+        output_state: one more key that is shown, besides logger.visuals
+        injectors: run after the steps' own, for evaluators and what is shown; what they write replaces the steps'
+        evaluators: what is measured besides the losses, by name (--list evaluators)
     """
 
     max_batches: Count | None = None
+    train_batches: AtLeastZero = 0
     baselines: bool = True
     baseline_minutes: NotNegative = 15.0
     pure: Any = None
-    output_state: Any = None
-    injectors: Any = None
-    evaluators: Any = None
+    output_state: str | None = None
+    injectors: dict[str, Any] = field(default_factory=dict)
+    evaluators: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,14 @@ MISSING = dataclasses.MISSING
 
 # Where the built-in classes live. Packages are walked, modules imported.
 BUILTIN_MODULES = (
-    *("codes.trainer.injectors", "codes.trainer.losses", "codes.trainer.losses_latent", "codes.trainer.losses_codec"),
+    *(
+        "codes.trainer.injectors",
+        "codes.trainer.losses",
+        "codes.trainer.losses_latent",
+        "codes.trainer.evaluators",
+        "codes.trainer.losses_codec",
+    ),
+    "codes.trainer.losses_codes",
     *("codes.models", "codes.data.audio"),
 )
 

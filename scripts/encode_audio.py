@@ -1,8 +1,8 @@
 """Turn a folder of audio into codes, once, for training without audio; or codes back into audio.
 
-    python scripts/encode_audio.py ~/speech --codec runs/codec --out codes/speech
-    python scripts/encode_audio.py ~/speech --codec facebook/encodec_24khz --bandwidth 3 --out codes/speech
-    python scripts/encode_audio.py --decode codes/speech --codec runs/codec --out heard
+    python scripts/encode_audio.py ~/speech --codec runs/codec --out coded/speech
+    python scripts/encode_audio.py ~/speech --codec facebook/encodec_24khz --bandwidth 3 --out coded/speech
+    python scripts/encode_audio.py --decode coded/speech --codec runs/codec --out heard
 
 Long files are coded in blocks, several blocks at a time. What is there already, of the same audio, codec and settings,
 is not coded again. `mode: codes` of a dataset reads the folder. Exit status: 0; 2 where something is wrong.

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from codes.compression import baselines
+from codes.data.loader import Loader
 from codes.entries import Experiment
+from codes.trainer import code_baselines
 from codes.trainer.build import Parts
 from codes.trainer.checkpoint import write_atomically
 from codes.trainer.item_sampling import ItemSampler, Sound
@@ -41,6 +43,7 @@ class Evaluation:
         self.experiment, self.parts, self.folder = experiment, parts, folder
         self.metrics, self.progress = metrics, progress
         self.baseline: baselines.Baselines | None = None
+        self.code_lines: list[str] = []  # what language models of codes must beat
         self.sampler = sampler
 
     @torch.no_grad()
@@ -50,23 +53,32 @@ class Evaluation:
         Returns:
             the headline figure's name (bits_per_sample, or the total loss; None if there are none) and its value.
         """
-        loader = self.parts.val_loader
+        loader, limit = self.parts.val_loader, self.experiment.options.eval.train_batches
         assert loader is not None
         for network in self.parts.networks.values():
             network.eval()
-        losses = {step.name: step.losses for step in self.parts.steps}
+        figures = self._measured(step, "val", loader, self._chosen_batches(len(loader)))
+        if limit:
+            beside = self._measured(step, "train_eval", self.parts.train_loader, list(range(limit)))
+            self.progress.line(f"training set, measured alike: {self._shown(beside)}")
+        name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
+        return (name, figures[name]) if name in figures else (None, math.inf)
+
+    def _measured(self, step: int, split: str, loader: Loader, numbers: list[int]) -> dict[str, float]:
+        """The figures of some batches, in evaluation mode, written under the name of their split."""
+        losses = {entry.name: entry.losses for entry in self.parts.steps}
         averages = Averages(losses)
-        for number in self._chosen_batches(len(loader)):
+        for number in numbers:
             batch, counts = loader.share(number)
             self._measure(move(batch, self.parts.device), number, averages if counts else Averages(losses))
         if self.parts.ranks.size > 1:
             averages.merge(self.parts.ranks.gather)
-        numbers, curves = averages.reported()
-        figures = averages.figures(step) | numbers
-        self.metrics.write(step, "val", figures, curves)
-        self.progress.line(f"val at step {step}: {self._shown(figures)}")
-        name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
-        return (name, figures[name]) if name in figures else (None, math.inf)
+        numbers_found, curves = averages.reported()
+        figures = averages.figures(step) | numbers_found
+        self.metrics.write(step, split, figures, curves)
+        if split == "val":
+            self.progress.line(f"val at step {step}: {self._shown(figures)}")
+        return figures
 
     def _shown(self, figures: dict[str, float]) -> str:
         """Validation figures in a line, bits per sample and its rival first."""
@@ -191,6 +203,12 @@ class Evaluation:
         if found is not None:
             flac = f"{found.flac_bits_per_sample:.3f} bits/sample by {found.flac_label}"
             self.progress.line(f"to beat on the validation audio: {flac}")
+        loader = self.parts.val_loader
+        if loader is not None:
+            codes = code_baselines.measure(self.experiment, self.parts, self._chosen_batches(len(loader)))
+            self.code_lines = codes.lines() if codes else []
+        for line in self.code_lines:
+            self.progress.line(line)
 
     def summary(self, best: dict[str, float] | None) -> None:
         """The last lines of a run."""
@@ -199,6 +217,8 @@ class Evaluation:
         found = self.baseline
         if best is not None and found is None:
             line(f"best validation: {best['value']:.4f} at step {int(best['step'])}")
+        for text in self.code_lines if best is not None else ():
+            line(text)
         if best is None or found is None:
             return
         model, flac = best["value"], found.flac_bits_per_sample

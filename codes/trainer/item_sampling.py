@@ -62,8 +62,8 @@ class ItemSampler:
             raise self._problem(f"network {self.options.network} has no generate()")
         self.inputs = completed_inputs(self.network, reader)
         before = step.injectors[: step.injectors.index(reader)]
-        self.chain, self.sources = _needed(before, set(self.inputs))
-        _, of_generated = _needed(before, {self.inputs[-1]})
+        self.chain, self.sources = needed_injectors(before, set(self.inputs))
+        _, of_generated = needed_injectors(before, {self.inputs[-1]})
         entry = experiment.datasets.get("val", experiment.datasets["train"])
         provided = entry.built_from.cls.provided_keys(entry.built_from.options)
         missing = sorted(key for key in self.sources if key not in provided)
@@ -245,7 +245,7 @@ def completed_inputs(network: Any, reader: BoundInjector | Entry) -> list[str]:
     return reader.flags.in_[: sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)]
 
 
-def _needed(injectors: list[BoundInjector], keys: set[str]) -> tuple[list[BoundInjector], set[str]]:
+def needed_injectors(injectors: list[BoundInjector], keys: set[str]) -> tuple[list[BoundInjector], set[str]]:
     """The injectors of validation that make these keys, in order, and the keys that none of them makes."""
     chain: list[BoundInjector] = []
     wanted = set(keys)
