@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codes import registry
 from codes.models.lucidrains_dvae import LucidrainsDvae
 from codes.models.rvq_codec import RvqCodec
+from codes.models.speech_features import SpeechFeatures
 from codes.models.strided_autoencoder import StridedAutoencoder
 from codes.trainer.injector import Injector
 from codes.trainer.injectors import (
@@ -27,6 +28,7 @@ from codes.trainer.injectors import (
     linear_prediction,
     network,
     pcm,
+    semantic,
     signal,
     speech,
     speech_codes,
@@ -56,7 +58,15 @@ def voice_latents() -> Injector:
     return voice_latent_injector(Path(tempfile.mkdtemp()))
 
 
+def semantic_codes() -> Injector:
+    """semantic_codes of cepstra, with clusters in a file."""
+    features, path = SpeechFeatures(features="mfcc"), Path(tempfile.mkdtemp()) / "clusters.safetensors"
+    semantic.write_clusters(path, torch.randn(3, features.dim), features.described)
+    return semantic.SemanticCodesInjector(features=features, clusters=path, audio_rate_hz=16_000, remove_repeats=True)
+
+
 CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
+    (semantic_codes(), (PCM[:, :1],)),
     (pcm.PcmQuantizeInjector(bits=16), (PCM,)),
     (pcm.PcmQuantizeInjector(bits=8), (FLOATS,)),
     (pcm.MuLawInjector(), (PCM,)),
