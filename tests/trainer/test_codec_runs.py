@@ -29,9 +29,9 @@ def make_run(tmp_path: Path, make_stereo_folder: Callable[..., Path]) -> Callabl
     assert text.count("after: 2400") == 9
     (tmp_path / "codec.yml").write_text(text.replace("after: 2400", "after: 2"), encoding="utf-8")
 
-    def make(folder: str, steps: int) -> ExtensibleTrainer:
+    def make(folder: str, steps: int, *more: str) -> ExtensibleTrainer:
         where = [f"datasets.train.path={music}", f"path.root={tmp_path / folder}", f"train.niter={steps}"]
-        return ExtensibleTrainer(load_experiment(tmp_path / "codec.yml", [*where, *SMALL]))
+        return ExtensibleTrainer(load_experiment(tmp_path / "codec.yml", [*where, *SMALL, *more]))
 
     return make
 
@@ -67,6 +67,23 @@ def test_a_run_continues_bit_for_bit_and_reports_the_codec(
     assert all(1 <= value <= 16 for value in val["commitment.perplexity_by_codebook"])
     assert len(val["commitment.si_sdr_db_by_codebooks"]) == len(val["commitment.mel_distance_by_codebooks"]) == 8
     assert val["commitment.si_sdr_db_by_codebooks"][-1] == pytest.approx(val["waveform.si_sdr_db"], abs=0.01)
+
+
+def test_a_codec_that_is_taught_features_of_speech(make_run: Callable[..., ExtensibleTrainer], tmp_path: Path) -> None:
+    lines = (tmp_path / "codec.yml").read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("#").split("  # ")[0].strip() for line in EXPERIMENT.read_text().splitlines()]
+    added = {name: next(line for line in comments if line.startswith(f"{name}: {{")) for name in
+             ("teacher", "teach", "code", "distillation")}  # fmt: skip
+    at = next(number for number, line in enumerate(lines) if line.startswith("      code: "))
+    lines[at : at + 1] = [f"      {added['teach']}", f"      {added['code']}"]
+    lines.insert(lines.index("networks:") + 1, f"  {added['teacher']}")
+    lines.insert(lines.index("    losses:") + 1, f"      {added['distillation']}")
+    (tmp_path / "codec.yml").write_text("\n".join(lines), encoding="utf-8")
+    run = make_run("taught", 2, "networks.codec.kwargs.distilled_dim=39")
+    run.train()
+    figures = [json.loads(line) for line in (tmp_path / "taught" / "codec" / "metrics.jsonl").read_text().splitlines()]
+    assert figures[-1]["distillation"] > 0.3
+    assert -1 < figures[-1]["distillation.cosine"] < 1
 
 
 class NoWaiting(TorchDispatchMode):
