@@ -57,3 +57,28 @@ def library_codec(folder: Path, family: str, **options: Any) -> Path:
             buffer.normal_()
     made.save_pretrained(folder)
     return folder
+
+
+def coded_audio(experiment: str, root: Path) -> list[str]:
+    """A codec, and audio that it coded, for an experiment over codes: the overrides that name them."""
+    import numpy as np
+
+    from scripts import encode_audio
+    from tests.conftest import write_wav
+
+    rate = 24000 if experiment == "encodec_gpt" else 16000
+    codec, audio, codes = root / "small_codec", root / "audio", root / "coded"
+    if not codes.exists():
+        if experiment == "encodec_gpt":
+            library_codec(codec, "encodec", **{**ENCODEC, "codebook_size": 1024, "target_bandwidths": [3.0]})
+        else:
+            own_codec(codec, sample_rate_hz=rate, ratios=[8, 5, 4, 2], codebook_size=256)
+        for number in range(2):
+            noise = np.random.default_rng(number).normal(0, 3000, (4 * rate, 1))
+            write_wav(audio / f"{number}.wav", noise.round().astype(np.int32), rate)
+        assert encode_audio.main([str(audio), "--codec", str(codec), "--codebooks", "4", "--out", str(codes)]) == 0
+    return [
+        f"datasets.train.path={codes}", f"networks.codec.kwargs.path={codec}", "datasets.train.frames=8",
+        "samples.prompt_frames=1280", "samples.new_frames=640", "samples.num=1", "eval.train_batches=1",
+        "networks.lm.kwargs.layers=1",
+    ]  # fmt: skip

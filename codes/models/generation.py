@@ -16,6 +16,7 @@ from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
 from codes.models.transformer import Transformer
 
 Progress = Callable[[int, int], None]
+Emit = Callable[[Tensor, int], None]
 PROGRESS_TOKENS = 256
 
 
@@ -143,7 +144,9 @@ def _from(forecast: Forecast, first: int) -> Forecast:
     )
 
 
-def complete(network: Steppable, ids: Tensor, choice: Choice, progress: Progress | None = None) -> Tensor:
+def complete(
+    network: Steppable, ids: Tensor, choice: Choice, progress: Progress | None = None, emit: Emit | None = None
+) -> Tensor:
     """Fill the positions of ids (B, T) that are -1; see `Gpt.generate`."""
     _check(ids, network.vocabulary)
     known = _known(ids)
@@ -161,8 +164,11 @@ def complete(network: Steppable, ids: Tensor, choice: Choice, progress: Progress
             sampled = network.head.sample(hidden[:, 0], choice, forecast)
             codes = torch.where(codes < 0, sampled, codes)
         stepper.update(codes)
-        if progress is not None and (token + 1) % PROGRESS_TOKENS == 0:
-            progress(token + 1, total)
+        if (token + 1) % PROGRESS_TOKENS == 0:
+            if progress is not None:
+                progress(token + 1, total)
+            if emit is not None:
+                emit(stepper.ids[:, network.reach :], token + 1)
     if progress is not None:
         progress(total, total)
     return stepper.ids[:, network.reach :].clone()

@@ -196,6 +196,7 @@ class Gpt(Network):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
+        emit: Callable[[Tensor, int], None] | None = None,
     ) -> Tensor:
         """Fill in the free positions of a sequence, one token after the other.
 
@@ -206,6 +207,7 @@ class Gpt(Network):
             top_p: keep the likeliest codes with this probability; of logistics, the centre of the component.
             generator: random numbers; None is torch's own.
             progress: called now and then with the tokens done and their number.
+            emit: called as often with the codes (B, T) and how many of each are done.
 
         Returns:
             (B, T) int64, complete.
@@ -218,7 +220,7 @@ class Gpt(Network):
         training = self.training
         self.eval()
         try:
-            return generation.complete(self, ids.long(), choice, progress)
+            return generation.complete(self, ids.long(), choice, progress, emit)
         finally:
             self.train(training)
 

@@ -6,6 +6,7 @@ audio to be predicted changes. So a prompt and a given channel need no rule for 
 branches (`concatenate`, a network with two inputs), `item_sampling.py` does the same with whole items of the dataset.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from codes.data.dataset import Dataset
 from codes.entries import Experiment, StepEntry
 from codes.options import SampleOptions
 from codes.trainer.build import Parts
+from codes.trainer.code_sampling import CodesSampler
 from codes.trainer.continued_samples import ContinuedSamples, only_goes_on
 from codes.trainer.injector import Injector
+from codes.trainer.injectors.codes import CodecInjector
 from codes.trainer.item_sampling import AUDIO_KEY, ItemSampler, completed_inputs
 from codes.trainer.step import BoundInjector, Step
 from codes.yaml_source import OptionError
@@ -173,7 +176,7 @@ class Sampler:
         return self.decode(made)
 
 
-AnySampler = Sampler | ItemSampler | ContinuedSamples
+AnySampler = Sampler | ItemSampler | ContinuedSamples | CodesSampler
 
 
 def make_sampler(experiment: Experiment, parts: Parts) -> AnySampler | None:
@@ -187,12 +190,15 @@ def make_sampler(experiment: Experiment, parts: Parts) -> AnySampler | None:
         return None
     network, frames = parts.networks[options.network], options.prompt_frames + options.new_frames
     branched = _branched(experiment, parts.steps, network)
+    coded = _coded(experiment, parts.steps)
     sampler: AnySampler
     with parts.precision.autocast():
-        if only_goes_on(network):
-            sampler = ContinuedSamples(
-                experiment, parts, lambda num: excerpts(scored_audio(parts.datasets, 16 * frames), num, frames)
-            )
+        if coded is not None:
+            chosen = functools.partial(_excerpts, parts, frames)
+            sampler = CodesSampler(experiment, parts, [bound.injector for bound in coded], coded[-1].mark, chosen)
+            heard = sampler.rehearse()
+        elif only_goes_on(network):
+            sampler = ContinuedSamples(experiment, parts, functools.partial(_excerpts, parts, frames))
             heard = sampler.rehearse()
         elif branched is not None:
             sampler = ItemSampler(experiment, parts, *branched)
@@ -203,6 +209,27 @@ def make_sampler(experiment: Experiment, parts: Parts) -> AnySampler | None:
         if not heard:
             parts.notes.append(f"warning: no samples will be made: no validation file has {frames} frames")
     return sampler
+
+
+def _excerpts(parts: Parts, frames: int, num: int) -> list[Excerpt]:
+    return excerpts(scored_audio(parts.datasets, 16 * frames), num, frames)
+
+
+def _coded(experiment: Experiment, steps: list[Step]) -> list[BoundInjector] | None:
+    """The injectors from a codec to the sampled network's tokens, where there is a codec on its way."""
+    assert experiment.options.samples is not None
+    for entry, step in zip(experiment.steps, steps, strict=True):
+        reader = _reader(entry, experiment.options.samples)
+        if reader is None:
+            continue
+        makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
+        keys, chain = list(reader.flags.in_), []
+        while len(keys) == 1 and keys[0] in makers and len(makers[keys[0]].flags.out) == 1:
+            chain.insert(0, makers[keys[0]])
+            if isinstance(chain[0].injector, CodecInjector):
+                return chain
+            keys = chain[0].flags.in_
+    return None
 
 
 def _branched(experiment: Experiment, steps: list[Step], network: nn.Module) -> tuple[Step, BoundInjector] | None:
