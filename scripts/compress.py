@@ -70,9 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--embed", action="store_true", help="put the model into the file, so that it is all one needs")
     encode.add_argument("--no-verify", action="store_true", help="do not decode what is coded to compare it")
     encode.add_argument("--bytes", action="store_true", help="keep the file's bytes as they are, whatever it is")
-    encode.add_argument(
-        "--block-seconds", type=_positive, default=BLOCK_SECONDS, metavar="S", help="length of a block (%(default)s)"
-    )
+    default = f"default: {BLOCK_SECONDS:g}, longer at rates below 3.3 kHz"
+    encode.add_argument("--block-seconds", type=_positive, metavar="S", help=f"length of a block ({default})")
     encode.add_argument("--force", action="store_true", help="write over OUT.wsl where it exists")
     _add_threads(encode)
     encode.set_defaults(command=_encode)

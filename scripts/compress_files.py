@@ -25,6 +25,7 @@ from codes.compression.wav_header import FullPaddingError, NotPcmWavError, WavFi
 from codes.data.audio.reader import AudioFile
 
 BLOCK_SECONDS = 20.0
+_LEAST_BLOCK_FRAMES = 1 << 16  # of a block of default length: what adapts needs so many, also at 10 frames a second
 _BYTES_RATE_HZ = 48_000  # of files that are kept as bytes: their "seconds" mean nothing
 _BYTES = WavHeader(head=b"", tail=b"", samples=SampleBytes(num_bytes=1, is_unsigned=True))
 
@@ -94,7 +95,7 @@ def encode_file(
     *,
     codecs: Sequence[BlockCodec] = (),
     model: bytes = b"",
-    block_seconds: float = BLOCK_SECONDS,
+    block_seconds: float | None = None,
     verify: bool = True,
     as_bytes: bool = False,
     workers: int = 1,
@@ -108,7 +109,7 @@ def encode_file(
         target: the coded file.
         codecs: tried for each block, besides linear prediction and raw samples.
         model: the model to embed.
-        block_seconds: length of a block.
+        block_seconds: length of a block; None: `BLOCK_SECONDS`, or longer at rates below 3.3 kHz.
         verify: decode every block, and read back what was written.
         as_bytes: keep the file's bytes, whatever they are.
         workers: how many blocks are coded at a time.
@@ -205,13 +206,15 @@ def _encode(
     target: Path,
     codecs: Sequence[BlockCodec],
     model: bytes,
-    block_seconds: float,
+    block_seconds: float | None,
     verify: bool,
     workers: int,
     on_start: OnStart,
     on_block: OnBlock,
 ) -> Encoded:
     on_start(samples.form, samples.num_frames)
+    if block_seconds is None:
+        block_seconds = max(BLOCK_SECONDS, _LEAST_BLOCK_FRAMES / samples.form.sample_rate_hz)
     block_frames = block_frames_for(block_seconds, samples.form)
     with _written(target) as written:
         report = write_coded_file(

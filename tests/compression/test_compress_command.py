@@ -338,6 +338,14 @@ def test_models_that_are_none(compress: ModuleType, song: Path, capsys: pytest.C
     assert f"{song.parent} gives no model: " in capsys.readouterr().err
 
 
+def test_blocks_of_slow_signals_are_long_enough_to_adapt(
+    compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    song.write_bytes(wav_bytes(music(1, 3000), rate=10))
+    assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 0
+    assert "blocks: linear 1\n" in capsys.readouterr().out
+
+
 def test_options_that_exclude_each_other(compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in (["--bytes", "--embed"], ["--bytes", "--model", "x"], ["--no-model", "--embed"]):
         assert run(compress, "encode", song, song.with_suffix(".wsl"), *options) == 1
