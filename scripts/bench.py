@@ -2,6 +2,7 @@
 
     python scripts/bench.py trainer [-opt experiments/stereo_lm.yml] [key.sub=value ...] [--json FILE]
     python scripts/bench.py data [--path DIR] [--json FILE]
+    python scripts/bench.py loss | sampling | compress | scaling [--rounds N] [--json FILE]
 
 ``trainer`` compares one training step of the trainer with a bare hand-written loop over the same network, optimizer
 and batches: the tensor operations of a step (counted), the waits for the device between two log steps (counted), and
@@ -9,7 +10,8 @@ the wall clock. The clock of a shared machine wanders, so bare loop, trainer and
 ratio of the two bare loops (A/A) is printed beside: a difference within its spread is not one.
 
 ``data`` compares reading random chunks with what one would write with soundfile, in the same manner, and says whether
-the project's targets are reached; see scripts/bench_data.py. Without --path it makes its audio itself.
+the project's targets are reached; see scripts/bench_data.py. Without --path it makes its audio itself. The others are
+explained in scripts/bench_model.py.
 """
 
 import argparse
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from bench_data import bench_data
+from bench_model import bench_compress, bench_loss, bench_sampling, bench_scaling
 from bench_rounds import quartiles
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -184,22 +187,33 @@ def report(result: dict[str, Any]) -> None:
         print(f"{title:<18} median {middle:.4f}, quartiles {low:.4f} .. {high:.4f} over {result['rounds']} rounds")
 
 
+MEASUREMENTS = {
+    "trainer": bench_trainer, "data": bench_data, "loss": bench_loss, "sampling": bench_sampling,
+    "compress": bench_compress, "scaling": bench_scaling,
+}  # fmt: skip
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["trainer", "data"])
+    parser.add_argument("what", choices=list(MEASUREMENTS))
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     parser.add_argument("-opt", type=Path, default=Path(__file__).parents[1] / "experiments" / "stereo_lm.yml")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    data = parser.add_argument_group("of data only")
+    model = parser.add_argument_group("of loss, sampling and scaling")
+    model.add_argument("--tokens", type=int, help="tokens of a pass, or of a sequence")
+    model.add_argument("--width", type=int, default=256, help="of the network")
+    model.add_argument("--codes", type=int, default=65_536, help="values that the loss is over")
+    model.add_argument("--devices", type=int, default=2, help="processes beside one")
+    data = parser.add_argument_group("of data and compress")
     data.add_argument("--path", type=Path, metavar="DIR", help="16-bit stereo WAV files, all of one sample rate")
     data.add_argument("--chunk-seconds", type=float, default=2.0, help="length of a chunk")
     data.add_argument("--file-seconds", type=float, default=60.0, help="length of each of the six files that are made")
     data.add_argument("--reads", type=int, default=256, help="chunks that are read at a turn")
     data.add_argument("--steps", type=int, default=60, help="training steps that wait for data")
     arguments = parser.parse_intermixed_args()
-    result = {"trainer": bench_trainer, "data": bench_data}[arguments.what](arguments)
+    result = MEASUREMENTS[arguments.what](arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
