@@ -4,7 +4,8 @@ The codebooks are moving averages of what they were given (van den Oord et al., 
 the first batch; a code that falls out of use starts again at a vector of the batch; items drop their last codebooks at
 random (Zeghidour et al., "SoundStream", 2021), so that one network serves every bitrate. No step waits for the device:
 the random numbers are drawn on it whether a code is dead or not, and whether the codebooks have begun is remembered
-here and saved as a buffer.
+here and saved as a buffer. Several processes keep the same codebooks: they add up what each was given, and begin and
+restart at vectors of the first.
 """
 
 from typing import Any, NamedTuple
@@ -132,6 +133,9 @@ class ResidualQuantizer(nn.Module):
             self.counts[number] = counts.clamp(min=1)
             self.sums[number] = centres * self.counts[number][:, None]
             residual = residual - centres[kmeans.nearest(residual, centres)]
+        if _several_processes():
+            for buffer in (self.codebooks, self.counts, self.sums):
+                torch.distributed.broadcast(buffer, 0)
         self.begun.fill_(True)
         self._has_begun = True
 
@@ -142,12 +146,18 @@ class ResidualQuantizer(nn.Module):
         vectors: (N, D), places: (N,), weights: (N,) of 0 and 1.
         """
         members = kmeans.memberships(places, self.counts.shape[1]) * weights[:, None]
-        counts = self.counts[number].lerp(members.sum(0), 1 - self.decay)
-        sums = self.sums[number].lerp(members.T @ vectors, 1 - self.decay)
+        given = torch.cat([members.sum(0)[:, None], members.T @ vectors], 1)  # (V, 1 + D)
+        if _several_processes():
+            torch.distributed.all_reduce(given)
+        counts = self.counts[number].lerp(given[:, 0], 1 - self.decay)
+        sums = self.sums[number].lerp(given[:, 1:], 1 - self.decay)
         if self.restart_share:
             in_use = 1 - self.dropout * number / len(self.codebooks)  # share of the items, on average
             even = len(vectors) * in_use / len(counts)
             drawn = vectors[torch.randint(len(vectors), (len(counts),), device=vectors.device)]
+            if _several_processes():
+                even = even * torch.distributed.get_world_size()
+                torch.distributed.broadcast(drawn, 0)
             dead = counts < self.restart_share * even
             counts = torch.where(dead, even, counts)
             sums = torch.where(dead[:, None], drawn * even, sums)
@@ -155,3 +165,7 @@ class ResidualQuantizer(nn.Module):
         self.counts[number] = torch.where(finite, counts, self.counts[number])
         self.sums[number] = torch.where(finite, sums, self.sums[number])
         self.codebooks[number] = self.sums[number] / self.counts[number].clamp(min=LEAST_COUNT)[:, None]
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,6 +1,7 @@
 """The codec of our own: shapes, causality, EnCodec's own weights in it, what its codebooks do, and that it learns."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +134,40 @@ def test_items_drop_their_last_codebooks() -> None:
     assert not after[3].equal(before[3])
     quantizer.eval()
     torch.testing.assert_close(quantizer(vectors).vectors, quantizer.decode(quantizer.encode(vectors, 4)))
+
+
+def _two_processes_quantizer() -> tuple[ResidualQuantizer, Tensor]:
+    torch.manual_seed(3)
+    return ResidualQuantizer(2, 4, 3, dropout=0.0, restart_share=0.0), torch.randn(4, 4, 3, 25)
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    """A process that sees half of each batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    quantizer, batches = _two_processes_quantizer()
+    torch.manual_seed(rank)
+    for batch in batches:
+        quantizer(batch[rank::2])
+    found = [quantizer.codebooks.clone(), quantizer.counts.clone()]
+    quantizer.restart_share = 0.9  # many codes restart, at vectors of the first process
+    quantizer(batches[0][rank::2])
+    torch.save([*found, quantizer.codebooks, quantizer.counts], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_keep_the_codebooks_of_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(one.equal(other) for one, other in zip(first, second, strict=True))
+    alone, batches = _two_processes_quantizer()
+    torch.manual_seed(0)
+    alone._begin(batches[0][::2].transpose(1, 2))  # k-means is of the first process's half
+    for batch in batches:
+        alone(batch)
+    torch.testing.assert_close(alone.codebooks, first[0])
+    torch.testing.assert_close(alone.counts, first[1])
+    assert not first[2].equal(first[0])
 
 
 def test_values_that_are_not_finite_leave_the_codebooks_alone() -> None:
