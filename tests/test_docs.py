@@ -49,6 +49,15 @@ def test_commands_name_files_that_exist(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "codes").rglob("*.py"))
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [phrase for line in re.findall(r"^(`.*)\n:   ", text, re.M) for phrase in re.findall(r"`([^`]+)`", line)]
+    pieces = [piece.strip(" ,") for phrase in quoted if "CUDA" not in phrase for piece in phrase.split("...")]
+    assert len(pieces) > 20
+    assert [piece for piece in pieces if piece not in sources] == []
+
+
 def test_broken_links_are_found(tmp_path: Path) -> None:
     page = tmp_path / "a.md"
     page.write_text("# Some title, here\n[a](#some-title-here) [b](#other) [c](b.md) [d](https://x.org) `[e](f)`\n")
