@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     trials = search.study.get_trials(deepcopy=False)
     print(sweep_report.write(folder, trials, space))
-    print(f"{folder / 'table.csv'}, {folder / 'parallel.png'}")
+    print(", ".join(str(folder / name) for name in ("table.csv", "parallel.png") if (folder / name).is_file()))
     return 0 if any(trial.state.name == "COMPLETE" for trial in trials) else 1
 
 

@@ -16,7 +16,6 @@ from codes.models.heads import Choice, LogisticsHead, SoftmaxHead
 WINDOW = 32  # samples before the one predicted that a step sees at once
 GATE_START = 0.1  # the head's scales begin near the item's scale
 LARGEST = 32.0  # a difference of so many scales is seen as such; larger ones look alike
-CODE_WIDTH = 32  # of the vector of a code: wider ones cost the layer above more than they tell it
 QUIET_STEPS = 0.5  # least expected prediction error, in steps of an integer sample
 
 
@@ -68,7 +67,7 @@ class CodesOutput(nn.Module):
     """Integer codes with one softmax: mu-law codes, tokens of a codec.
 
     Args:
-        dim: width of the hidden vectors.
+        dim: width of the hidden vectors, and of the embedding.
         vocabulary: number of codes V.
     """
 
@@ -76,8 +75,8 @@ class CodesOutput(nn.Module):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
-        self.vocabulary, self.input_dim = vocabulary, min(dim, CODE_WIDTH)
-        self.embedding = nn.Embedding(vocabulary, self.input_dim)
+        self.vocabulary, self.input_dim = vocabulary, dim
+        self.embedding = nn.Embedding(vocabulary, dim)
         self.head = SoftmaxHead(dim, vocabulary)
 
     @property
@@ -89,7 +88,7 @@ class CodesOutput(nn.Module):
         return torch.zeros(len(prev), 1, device=prev.device)
 
     def inputs(self, window: Tensor, scale: Tensor) -> Tensor:
-        """window (B, N, 1) -> (B, N, input_dim)."""
+        """window (B, N, 1) -> (B, N, dim)."""
         return self.embedding(window[:, :, 0])
 
     def score(self, hidden: Tensor, window: Tensor, target: Tensor, scale: Tensor) -> Tensor:

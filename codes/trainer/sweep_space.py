@@ -20,6 +20,7 @@ from codes.convert import did_you_mean
 from codes.experiment import load_experiment
 from codes.yaml_source import Mark, Node, OptionError, read_yaml
 
+OWN_KEYS = ("name", "path.root")
 RANGE_KEYS = ("low", "high", "log", "step", "num")
 
 
@@ -94,6 +95,8 @@ def read_space(path: Path, experiment: Path, overrides: list[str]) -> list[Dimen
         problems.append((root.mark, "the space names no key to search over"))
     found = [_dimension(key, node, root.key_marks[key], problems) for key, node in root.value.items()]
     for dimension in [dimension for dimension in found if dimension is not None]:
+        if dimension.key in OWN_KEYS:
+            problems.append((dimension.mark, f"{dimension.key}: the search itself sets it, for each trial"))
         problems += _refused(dimension, experiment, overrides)
     if problems:
         raise OptionError(problems)

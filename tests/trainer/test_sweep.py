@@ -121,6 +121,7 @@ def test_everything_wrong_with_a_space_is_said_with_its_line(toy: Any, tmp_path:
         "train.warmup_iter: 7\n"
         "train.eta_min: {low: 0.0, high: 1.0, log: true}\n"
         "train.lr_gamma: {low: 0.1, high: 1.0, num: 0}\n"
+        "name: [one, other]\n"
     )
     with pytest.raises(OptionError) as raised:
         read_space(space, toy.write(), [])
@@ -135,6 +136,7 @@ def test_everything_wrong_with_a_space_is_said_with_its_line(toy: Any, tmp_path:
         (6, "train.warmup_iter: expected a list of values or {low, high}, got 7"),
         (7, "train.eta_min: low is 0.0: a logarithmic range begins above 0"),
         (8, "train.lr_gamma: num is 0: it must be a whole number of 1 or more"),
+        (9, "name: the search itself sets it, for each trial"),
     ]
     for line, text in expected:
         assert any(place == line and text in message for place, message in found), text
