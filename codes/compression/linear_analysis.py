@@ -32,7 +32,7 @@ from codes.compression.linear_kernels import (
     write_bits,
 )
 
-PRECISION = 14  # bits of a coefficient
+SHORT_FRAMES = 1024  # stretches up to this length try more orders: coefficients weigh more there
 NUM_PASSES = 3
 PLAN_SIZE = 4 + HISTORY  # kind, order, shift, cost in bits; then the coefficients
 
@@ -145,12 +145,20 @@ def solve(signal: np.ndarray, weights: np.ndarray, order: int, solution: np.ndar
     return True
 
 
-def quantise(solution: np.ndarray, order: int, coefficients: np.ndarray) -> int:
-    """Coefficients of PRECISION bits with a common shift, the rounding error carried on; the shift, -1 if none does."""
+def precision_of(num: int) -> int:
+    """Bits of a coefficient in a stretch of so many samples."""
+    precision = 8
+    while precision < 14 and num > (128 << (precision - 8)):
+        precision += 1
+    return precision
+
+
+def quantise(solution: np.ndarray, order: int, precision: int, coefficients: np.ndarray) -> int:
+    """Coefficients of so many bits with a common shift, the rounding error carried on; the shift, -1 if none does."""
     highest = 0.0
     for tap in range(order):
         highest = max(highest, abs(solution[tap]))
-    limit = (1 << (PRECISION - 1)) - 1
+    limit = (1 << (precision - 1)) - 1
     shift = 15
     while shift >= 0 and highest * (1 << shift) > limit:
         shift -= 1
@@ -165,7 +173,8 @@ def quantise(solution: np.ndarray, order: int, coefficients: np.ndarray) -> int:
 def consider(plan: np.ndarray, signal: np.ndarray, kind: int, order: int, shift: int, residuals: np.ndarray) -> bool:
     """Put a prediction (its coefficients stand in ``plan``'s second row) into the first if it is cheaper."""
     find_residuals(signal, plan[1, 4:], order, shift, residuals)
-    head = KIND_BITS + (FIXED_BITS if kind == FIXED else ORDER_BITS + SHIFT_BITS + PRECISION_BITS + order * PRECISION)
+    precision = precision_of(residuals.size)
+    head = KIND_BITS + (FIXED_BITS if kind == FIXED else ORDER_BITS + SHIFT_BITS + PRECISION_BITS + order * precision)
     cost = head + residual_cost(fold(residuals))[0]
     if cost >= plan[0, 3]:
         return False
@@ -197,22 +206,28 @@ def make_plan(signal: np.ndarray, bits: int, most_order: int, num_passes: int, p
     floats = np.empty(signal.size)
     for n in range(signal.size):
         floats[n] = signal[n]
+    follows_nothing = True  # at a block's start; what cannot be predicted there must not rule the fit
+    for value in signal[:HISTORY]:
+        if value != 0:
+            follows_nothing = False
     weights, solution = np.empty(num), np.empty(HISTORY)
-    for order in (most_order, most_order // 2, most_order // 4):
-        if order < 1 or num < 4 * order:
+    for eighths in range(8, 0, -1):
+        order = most_order * eighths // 8
+        if num < 4 * order or (num > SHORT_FRAMES and eighths not in (8, 4, 2)):
             continue
+        skipped = order if follows_nothing else 0
         for n in range(num):
-            weights[n] = 1.0
+            weights[n] = 1.0 if n >= skipped else 0.0
         for _ in range(num_passes):
             if not solve(floats, weights, order, solution):
                 break
-            shift = quantise(solution, order, plan[1, 4:])
+            shift = quantise(solution, order, precision_of(num), plan[1, 4:])
             if shift >= 0:
                 consider(plan, signal, PREDICTED, order, shift, residuals)
             total = 0.0
-            for n in range(num):
+            for n in range(skipped, num):
                 total += abs(residuals[n])
-            for n in range(num):
+            for n in range(skipped, num):
                 weights[n] = 1.0 / (abs(residuals[n]) + 0.1 * (1.0 + total / num))
 
 
@@ -231,9 +246,10 @@ def write_signal(data: np.ndarray, at: int, signal: np.ndarray, bits: int, plan:
     else:
         at = write_bits(data, at, order - 1, ORDER_BITS)
         at = write_bits(data, at, shift, SHIFT_BITS)
-        at = write_bits(data, at, PRECISION, PRECISION_BITS)
+        precision = precision_of(signal.size - HISTORY)
+        at = write_bits(data, at, precision, PRECISION_BITS)
         for tap in range(order):
-            at = write_bits(data, at, plan[0, 4 + tap], PRECISION)
+            at = write_bits(data, at, plan[0, 4 + tap], precision)
     residuals = np.empty(signal.size - HISTORY, np.int64)
     find_residuals(signal, plan[0, 4:], order, shift, residuals)
     return write_residuals(data, at, fold(residuals))
