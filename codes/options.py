@@ -124,6 +124,7 @@ class EvalOptions:
         train_batches: also measure on this many batches of the training set, always the same, as validation does
         baselines: compare with FLAC and with the entropy of single samples on the same audio
         baseline_minutes: leave that comparison out where there is more validation audio than this
+        best_by: the loss whose least value marks the best checkpoint (default: bits per sample, else the weighted sum)
         pure: no effect yet
         output_state: one more key that is shown, besides logger.visuals
         injectors: run after the steps' own, for evaluators and what is shown; what they write replaces the steps'
@@ -134,6 +135,7 @@ class EvalOptions:
     train_batches: AtLeastZero = 0
     baselines: bool = True
     baseline_minutes: NotNegative = 15.0
+    best_by: str | None = None
     pure: Any = None
     output_state: str | None = None
     injectors: dict[str, Any] = field(default_factory=dict)

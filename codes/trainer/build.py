@@ -86,6 +86,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
     notes += _prepare_networks(collector, experiment, networks, device)
     if ranks.size > 1:
         notes += collector.attempt(start, lambda: share_networks(experiment, networks, precision, ranks)) or []
+    _check_best(collector, experiment)
     for entry in experiment.steps:
         _check_depths(collector, entry, datasets)
     train, val = _loaders(collector, experiment, datasets, device, ranks)
@@ -119,6 +120,17 @@ def _same_data(datasets: Mapping[str, Dataset]) -> list[str]:
     if len(found) < 2 or "digest" not in found[0] or found[0] != found[1]:
         return []
     return ["warning: datasets.val reads the very recordings of datasets.train: its figures say nothing of other ones"]
+
+
+def _check_best(collector: _Collector, experiment: Experiment) -> None:
+    """What marks the best checkpoint is a loss, by its name in the figures."""
+    names = [loss.name for step in experiment.steps for loss in step.losses]
+    titles = {loss.name if names.count(loss.name) == 1 else f"{step.name}.{loss.name}"
+              for step in experiment.steps for loss in step.losses}  # fmt: skip
+    best_by = experiment.options.eval.best_by
+    if best_by is not None and best_by not in titles:
+        message = f"eval.best_by is {best_by!r}: wanted is a loss, one of {', '.join(sorted(titles))}"
+        collector.problems.append((Mark(str(experiment.file), 1, 1), message))
 
 
 def _build_entries(collector: _Collector, entries: Mapping[str, Entry]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Evaluation:
         """Measure every loss on the validation set, weighed by what it counted.
 
         Returns:
-            the headline figure's name (bits_per_sample, or the total loss; None if there are none) and its value.
+            the headline figure's name (eval.best_by, else bits_per_sample or the total loss; None if there are none)
+            and its value.
         """
         loader, limit = self.parts.val_loader, self.experiment.options.eval.train_batches
         assert loader is not None
@@ -61,7 +62,8 @@ class Evaluation:
         if limit:
             beside = self._measured(step, "train_eval", self.parts.train_loader, list(range(limit)))
             self.progress.line(f"training set, measured alike: {self._shown(beside)}")
-        name = "bits_per_sample" if "bits_per_sample" in figures else "loss"
+        best_by = self.experiment.options.eval.best_by
+        name = best_by or ("bits_per_sample" if "bits_per_sample" in figures else "loss")
         return (name, figures[name]) if name in figures else (None, math.inf)
 
     def _measured(self, step: int, split: str, loader: Loader, numbers: list[int]) -> dict[str, float]:

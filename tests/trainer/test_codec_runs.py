@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codes.experiment import load_experiment
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 from codes.trainer.state import move
+from codes.yaml_source import OptionError
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "codec.yml"
 SMALL = [
@@ -84,6 +85,18 @@ def test_a_codec_that_is_taught_features_of_speech(make_run: Callable[..., Exten
     figures = [json.loads(line) for line in (tmp_path / "taught" / "codec" / "metrics.jsonl").read_text().splitlines()]
     assert figures[-1]["distillation"] > 0.3
     assert -1 < figures[-1]["distillation.cosine"] < 1
+
+
+def test_the_best_checkpoint_is_by_the_loss_that_is_named(
+    make_run: Callable[..., ExtensibleTrainer], tmp_path: Path
+) -> None:
+    run = make_run("best", 2, "train.val_freq=1")
+    run.train()
+    lines = [json.loads(line) for line in (tmp_path / "best" / "codec" / "metrics.jsonl").read_text().splitlines()]
+    assert run.best is not None
+    assert run.best["value"] == min(line["mel"] for line in lines if line["split"] == "val")
+    with pytest.raises(OptionError, match=r"eval.best_by is 'bel': wanted is a loss, one of commitment, mel, periods"):
+        make_run("other", 2, "eval.best_by=bel")
 
 
 class NoWaiting(TorchDispatchMode):
