@@ -21,7 +21,9 @@ from codes.yaml_source import Mark, Node, OptionError
 
 MAX_INT = 2**63 - 1
 INVALID: Any = object()  # stands for a value that could not be converted; its problem is recorded
-KINDS = {"injector": "injectors", "loss": "losses", "dataset": "datasets", "network": "networks"}
+KINDS = {
+    "injector": "injectors", "loss": "losses", "evaluator": "evaluators", "dataset": "datasets", "network": "networks",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,15 @@ from typing import Any, get_args
 
 from codes import registry
 from codes.convert import KINDS, describe, did_you_mean, yaml_name
-from codes.entries import DatasetFlags, InjectorFlags, LossFlags, NetworkFlags, OptimizerParams, StepFlags
+from codes.entries import (
+    DatasetFlags,
+    EvaluatorFlags,
+    InjectorFlags,
+    LossFlags,
+    NetworkFlags,
+    OptimizerParams,
+    StepFlags,
+)
 from codes.options import EvalOptions, ExperimentOptions, LoggerOptions, PathOptions, SampleOptions, TrainOptions
 from codes.registry import Option
 from codes.yaml_source import Mark, OptionError
@@ -18,7 +26,8 @@ from codes.yaml_source import Mark, OptionError
 SECTIONS = {
     "experiment": ExperimentOptions, "train": TrainOptions, "logger": LoggerOptions, "path": PathOptions,
     "eval": EvalOptions, "samples": SampleOptions, "step": StepFlags, "optimizer_params": OptimizerParams,
-    "injector": InjectorFlags, "loss": LossFlags, "dataset": DatasetFlags, "network": NetworkFlags,
+    "injector": InjectorFlags, "loss": LossFlags, "evaluator": EvaluatorFlags,
+    "dataset": DatasetFlags, "network": NetworkFlags,
 }  # fmt: skip
 WIDTH = 110
 
@@ -62,7 +71,7 @@ def _section_names() -> str:
 
 def _class(kind: str, name: str, cls: Any) -> str:
     lines = [f"{kind} {name}   ({_place(cls)})", "", *_indent(registry.summary(cls))]
-    if kind in ("injector", "loss", "network"):
+    if kind in ("injector", "loss", "evaluator", "network"):
         lines += ["", f"  {_signature(cls)}"]
     if kind == "injector":
         base = next(c for c in cls.__mro__ if "kind" in c.__dict__)

@@ -110,6 +110,19 @@ class LossFlags(Conditions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluatorFlags:
+    """What every evaluator takes besides its options; its inputs are given as `in` or by the names of its forward().
+
+    Args:
+        type: name of the evaluator (see --list evaluators)
+        in: key or keys of the state that it reads, in the order of its forward()
+    """
+
+    type: str
+    in_: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
     """Options of some parameters of the trained network that differ from the others'.
 
@@ -296,3 +309,6 @@ class Experiment:
     warnings: list[str]
     overrides: list[str]
     plugins: list[Path]
+    eval_injectors: list[Entry] = field(default_factory=list)  # run in validation after those of the steps
+    evaluators: list[LossEntry] = field(default_factory=list)
+    visuals: list[str] = field(default_factory=list)  # keys of validation that are shown

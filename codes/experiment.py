@@ -8,7 +8,7 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
-from codes import registry, wiring
+from codes import evaluation_entries, registry, wiring
 from codes.convert import INVALID, Component, Converter, did_you_mean, yaml_name
 from codes.entries import (
     DatasetFlags,
@@ -103,17 +103,23 @@ class _Reader:
         values = self.converter.plain(self.root)
         options = self.converter.dataclass(self.root, ExperimentOptions, "")
         datasets = self._datasets()
-        found = {name: self._network(name, node) for name, node in self._entries(self.root, "networks").items()}
+        found = {name: self._network(name, node) for name, node in self.entries(self.root, "networks").items()}
         networks = {name: entry for name, entry in found.items() if entry is not None}
         steps = self._steps()
-        warnings = self._without_effect()
-        warnings += wiring.check(datasets, steps, self.problems, self.complete)
+        evaluation = (
+            evaluation_entries.read(self, options, datasets, steps, set(found)) if options is not INVALID else {}
+        )
+        warnings = self._without_effect() + evaluation.pop("warnings", [])
+        shown = {key for entry in evaluation.get("evaluators", []) for key in entry.reads.values()}
+        shown |= {key for entry in evaluation.get("eval_injectors", []) for key in entry.flags.in_}
+        shown |= set(evaluation.get("visuals", []))
+        warnings += wiring.check(datasets, steps, self.problems, self.complete, shown)
         self._check_networks()
         if self.problems or options is INVALID:
             return None
         return Experiment(
             file=file, options=options, datasets=datasets, networks=networks, steps=steps,
-            values=values, warnings=warnings, overrides=overrides, plugins=self.plugins,
+            values=values, warnings=warnings, overrides=overrides, plugins=self.plugins, **evaluation,
         )  # fmt: skip
 
     def _without_effect(self) -> list[str]:
@@ -156,7 +162,7 @@ class _Reader:
             given.key_marks |= folded.key_marks
             self.named += [(name, given.key_marks[name]) for name in given.value]
 
-    def _entries(self, parent: Node, key: str) -> dict[str, Node]:
+    def entries(self, parent: Node, key: str) -> dict[str, Node]:
         """The named entries of a section that are mappings; for the others there is a problem."""
         section = parent.value.get(key)
         if section is None or not isinstance(section.value, dict):
@@ -175,7 +181,7 @@ class _Reader:
         return flags, names
 
     def _datasets(self) -> dict[str, Entry]:
-        nodes = self._entries(self.root, "datasets")
+        nodes = self.entries(self.root, "datasets")
         for name in nodes.keys() - {"train", "val"}:
             mark = self.root.value["datasets"].key_marks[name]
             self.problems.append((mark, f"unknown key {name!r} in datasets (allowed: train, val)"))
@@ -254,13 +260,16 @@ class _Reader:
         section = self.root.value.get("steps")
         if section is not None and section.value == {}:
             self.problems.append((section.mark, "steps is empty: nothing would be trained"))
-        steps = [self._step(name, node) for name, node in self._entries(self.root, "steps").items()]
+        steps = [self._step(name, node) for name, node in self.entries(self.root, "steps").items()]
         return [step for step in steps if step is not None]
 
     def _step(self, name: str, node: Node) -> StepEntry | None:
         flags = self.converter.dataclass(node, StepFlags, f"steps.{name}")
-        injectors = [self._injector(name, key, child) for key, child in self._entries(node, "injectors").items()]
-        losses = [self._loss(name, key, child) for key, child in self._entries(node, "losses").items()]
+        injectors = [self.injector(name, key, child) for key, child in self.entries(node, "injectors").items()]
+        losses = [
+            self.reading_entry("loss", name, key, child, LossFlags)
+            for key, child in self.entries(node, "losses").items()
+        ]
         section = node.value.get("losses")
         if section is None or not section.value:
             self.problems.append((node.mark, f"steps.{name} has no losses: it would train nothing"))
@@ -273,7 +282,7 @@ class _Reader:
             injectors=[entry for entry in injectors if entry], losses=[entry for entry in losses if entry],
         )  # fmt: skip
 
-    def _injector(self, step: str, name: str, node: Node) -> Entry | None:
+    def injector(self, step: str, name: str, node: Node) -> Entry | None:
         flags, taken = self._flags(node, InjectorFlags, f"injector {step}.{name}")
         component = self._component("injector", node, "type", node, taken)
         cls = self._class("injector", node, "type")
@@ -291,32 +300,33 @@ class _Reader:
             needs = ", ".join(key if required else f"[{key}]" for key, required in inputs.items()) or "nothing"
             self.problems.append((node.value["in"].mark, f"{what}: `in` needs {needs}, got {given} key(s)"))
 
-    def _loss(self, step: str, name: str, node: Node) -> LossEntry | None:
-        flags, taken = self._flags(node, LossFlags, f"loss {step}.{name}")
-        cls = self._class("loss", node, "type")
+    def reading_entry(self, kind: str, step: str, name: str, node: Node, flags_class: Any) -> LossEntry | None:
+        """A loss or an evaluator: an entry whose keys stand under `in` or under the names of its forward()."""
+        flags, taken = self._flags(node, flags_class, f"{kind} {step}.{name}")
+        cls = self._class(kind, node, "type")
         inputs = input_names(cls) if cls is not None else {}
-        component = self._component("loss", node, "type", node, taken | inputs.keys())
+        component = self._component(kind, node, "type", node, taken | inputs.keys())
         if flags is INVALID:
             return None
-        reads = self._loss_reads(name, node, flags, cls) if cls is not None else {}
+        reads = self._reads(f"{kind} {name}", node, flags, cls) if cls is not None else {}
         return LossEntry(
             name=name, mark=node.mark, flags=flags, reads=reads,
             component=component if isinstance(component, Component) else None,
         )  # fmt: skip
 
-    def _loss_reads(self, name: str, node: Node, flags: LossFlags, cls: Any) -> dict[str, str]:
-        """Which state key each parameter of the loss's forward() reads, from `in` or from the parameters' names."""
+    def _reads(self, what: str, node: Node, flags: Any, cls: Any) -> dict[str, str]:
+        """Which state key each parameter of its forward() reads, from `in` or from the parameters' names."""
         inputs = input_names(cls)
         named = {key: node.value[key] for key in inputs if key in node.value}
         if flags.in_ is not None:
             if named:
-                self.problems.append((node.mark, f"loss {name}: give either `in` or {', '.join(named)}, not both"))
-            self._check_count(f"loss {name}", node, len(flags.in_), cls)
+                self.problems.append((node.mark, f"{what}: give either `in` or {', '.join(named)}, not both"))
+            self._check_count(what, node, len(flags.in_), cls)
             return dict(zip(inputs, flags.in_, strict=False))
         for key, required in inputs.items():
             if required and key not in named:
-                self.problems.append((node.mark, f"loss {name}: {key} is missing: the state key that it reads"))
-        return {key: str(self.converter.convert(child, str, f"loss {name}.{key}")) for key, child in named.items()}
+                self.problems.append((node.mark, f"{what}: {key} is missing: the state key that it reads"))
+        return {key: str(self.converter.convert(child, str, f"{what}.{key}")) for key, child in named.items()}
 
     def _check_networks(self) -> None:
         """Networks that are named must exist, and one that nothing names is a mistake."""

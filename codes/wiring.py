@@ -6,7 +6,7 @@ and never written.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from codes import registry
 from codes.convert import did_you_mean
@@ -18,13 +18,17 @@ Problems = list[tuple[Mark, str]]
 _RESERVED = "which the loader adds to every batch: choose another name"
 
 
-def check(datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems, complete: bool = True) -> list[str]:
+def check(
+    datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems, complete: bool = True,
+    shown: Set[str] = frozenset(),
+) -> list[str]:  # fmt: skip
     """Check the wiring of training and of validation; returns warnings.
 
     Args:
         datasets: the datasets' entries by phase; a dataset whose class is unknown leaves its keys unchecked.
         steps: the steps in order.
         problems: what is wrong is added here.
+        shown: keys that evaluation reads.
         complete: False where some entry could not be read; then a missing key proves nothing and is not reported.
     """
     walks = []
@@ -38,9 +42,19 @@ def check(datasets: dict[str, Entry], steps: list[StepEntry], problems: Problems
     if complete:
         problems += _missing(walks)
     written = {key: mark for walk in reversed(walks) for key, mark in walk.written.items()}
-    read = {key for walk in walks for key in walk.read}
+    read = {key for walk in walks for key in walk.read} | shown
     unread = {key: mark for key, mark in written.items() if key not in read and not key.startswith("_")}
     return [f"{mark}: nobody reads {key!r}" for key, mark in unread.items()]
+
+
+def validation_keys(datasets: dict[str, Entry], steps: list[StepEntry]) -> set[str]:
+    """The keys that a batch of validation has at its end."""
+    entry = datasets.get("val")
+    if entry is None:
+        return set()
+    walk = _Walk("val", _provided(entry, []) or {}, [])
+    walk.through(steps)
+    return {*walk.known, *walk.written, ITEM_SEED}
 
 
 def _missing(walks: list["_Walk"]) -> Problems:

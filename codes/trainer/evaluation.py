@@ -25,6 +25,8 @@ from codes.trainer.progress import Progress
 from codes.trainer.run_folder import RunFolder
 from codes.trainer.sampling import AnySampler, Sampler, scored_audio, to_float, write_wav
 from codes.trainer.state import State, move
+from codes.trainer.step import BoundInjector
+from codes.trainer.visuals import Visuals
 
 VALIDATION_SEED = 1
 
@@ -45,6 +47,17 @@ class Evaluation:
         self.baseline: baselines.Baselines | None = None
         self.code_lines: list[str] = []  # what language models of codes must beat
         self.sampler = sampler
+        networks = parts.networks
+        self.injectors = [BoundInjector(e, e.built_from.build(networks), "eval") for e in experiment.eval_injectors]
+        self.evaluators = [(entry, entry.built_from.build(networks)) for entry in experiment.evaluators]
+        rate = (
+            experiment.datasets["val"].built_from.options.get("sample_rate") if "val" in experiment.datasets else None
+        )
+        logger = experiment.options.logger
+        self.visuals = Visuals(
+            folder.path / "visuals", experiment.visuals, logger.visual_debug_rate, logger.is_mel_spectrogram,
+            rate or 22050, self._write,
+        )  # fmt: skip
 
     @torch.no_grad()
     def validate(self, step: int) -> tuple[str | None, float]:
@@ -72,7 +85,9 @@ class Evaluation:
         averages = Averages(losses)
         for number in numbers:
             batch, counts = loader.share(number)
-            self._measure(move(batch, self.parts.device), number, averages if counts else Averages(losses))
+            found = self._measure(move(batch, self.parts.device), number, averages if counts else Averages(losses))
+            if number == numbers[0] and split == "val" and self.visuals.due(step) and self.parts.ranks.first:
+                self._show(found, step)
         if self.parts.ranks.size > 1:
             averages.merge(self.parts.ranks.gather)
         numbers_found, curves = averages.reported()
@@ -97,8 +112,14 @@ class Evaluation:
             return list(range(total))
         return [number * total // limit for number in range(limit)]
 
-    def _measure(self, batch: dict[str, Any], number: int, averages: Averages) -> None:
-        provided = dict(batch)
+    def _show(self, found: dict[str, Any], step: int) -> None:
+        left = self.visuals.show(found, step, self.metrics.tensorboard)
+        if left:
+            self.progress.line(f"visuals: {', '.join(left)} is neither a spectrogram nor sound (B, [C,] T)")
+
+    def _measure(self, batch: dict[str, Any], number: int, averages: Averages) -> dict[str, Any]:
+        """All losses and evaluators of a batch; returns the values that it had in the end."""
+        provided, found = dict(batch), dict(batch)
         for step in self.parts.steps:
             state = State(provided)
             with self.parts.precision.autocast():
@@ -106,6 +127,16 @@ class Evaluation:
             averages.add(step.name, {name: [value] for name, value in step.measure(state).items()})
             averages.add_figures(step.name, step.figures(state))
             provided |= step.outputs(state, set(batch))
+            found |= state
+        for injector in self.injectors:
+            state = State({key: value for key, value in found.items() if key not in injector.flags.out})
+            with self.parts.precision.autocast():
+                injector.run(state, (VALIDATION_SEED << 40) + number)
+            found |= state
+        for entry, evaluator in self.evaluators:
+            values = {name: found[key] for name, key in entry.reads.items()}
+            averages.add_figures("eval", {entry.name: evaluator.forward(**values)})
+        return found
 
     def sample(self, step: int) -> None:
         """Let the model make audio from excerpts of the validation set; write WAV files and TensorBoard entries."""

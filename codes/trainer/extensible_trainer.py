@@ -193,6 +193,9 @@ class ExtensibleTrainer:
                     figures[f"skipped_updates.{title}"] = updater.skipped
                 if updater.longest_streak >= self.options.train.max_nonfinite_steps:
                     self._stop_nonfinite(network, updater.longest_streak)
+        for name, network in self.parts.networks.items():
+            counted = getattr(network, "figures", dict)()
+            figures |= {f"{name}.{key}": float(value) for key, value in counted.items()}
         now = time.perf_counter()
         seconds, steps = now - self._logged_at, self.step - self._logged_step
         waited, self.parts.train_loader.waited_seconds = self.parts.train_loader.waited_seconds, 0.0

@@ -36,12 +36,13 @@ class Figure:
         total: a number, or a vector for a curve (or a histogram).
         count: what it is divided by, of the same shape or a number.
         kind: mean: total / count, element by element; entropy: that of the histogram `total`, in bits; perplexity: 2 to
-            that, and usage: the share of its places that came, of the histogram or of each row of (K, V).
+            that, and usage: the share of its places that came, of the histogram or of each row of (K, V). frechet: the
+            distance of two sets, each with its number of vectors, their sum and the sum of their outer products.
     """
 
     total: Tensor
     count: Tensor | float = 1.0
-    kind: Literal["mean", "entropy", "perplexity", "usage"] = "mean"
+    kind: Literal["mean", "entropy", "perplexity", "usage", "frechet"] = "mean"
 
 
 class Loss(Registered):

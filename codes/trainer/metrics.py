@@ -93,6 +93,8 @@ class FigureSum:
         if self.kind == "entropy":
             share = total[total > 0] / total.sum()
             return float(-(share * share.log2()).sum()) if len(share) else None
+        if self.kind == "frechet":
+            return _frechet_distance(*total.chunk(2))
         if self.kind != "mean":
             return _of_histograms(self.kind, total)
         values = (total / torch.as_tensor(self.count).cpu()).tolist()
@@ -105,6 +107,27 @@ def _of_histograms(kind: str, total: Tensor) -> float | list[float | None]:
     share = total / total.sum(-1, keepdim=True).clamp(min=1)
     found = torch.special.entr(share).sum(-1).exp() if kind == "perplexity" else (total > 0).double().mean(-1)
     return found.tolist()
+
+
+def _frechet_distance(*moments: Tensor) -> float | None:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two sets; None where one has fewer than two vectors.
+
+    The eigenvalues of C1 C2 are those of the symmetric C1^(1/2) C2 C1^(1/2): not negative but for rounding.
+    """
+    means, covariances = [], []
+    for values in moments:
+        number, dim = float(values[0]), math.isqrt(len(values) - 1)  # 1 + D + D^2 numbers
+        if number < 2:
+            return None
+        mean = values[1 : 1 + dim] / number
+        means.append(mean)
+        products = values[1 + dim :].view(dim, dim)
+        covariances.append((products - number * torch.outer(mean, mean)) / (number - 1))
+    values, vectors = torch.linalg.eigh(covariances[0])
+    root = vectors @ (values.clamp(min=0).sqrt()[:, None] * vectors.t())
+    shared = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp(min=0).sqrt().sum()
+    apart = (means[0] - means[1]).square().sum()
+    return float(apart + covariances[0].trace() + covariances[1].trace() - 2 * shared)
 
 
 def _sum_of(one: Tensor, other: Tensor) -> Tensor:
@@ -176,7 +199,7 @@ class Averages:
 
     def reported(self) -> tuple[dict[str, float], dict[str, list[float | None]]]:
         """What the losses report beside themselves, as LOSS.FIGURE: numbers, and curves."""
-        read = {f"{self._titles[key[:2]]}.{key[2]}": figure.read() for key, figure in self._figures.items()}
+        read = {f"{self._titles.get(key[:2], key[1])}.{key[2]}": figure.read() for key, figure in self._figures.items()}
         numbers = {name: value for name, value in read.items() if isinstance(value, float)}
         return numbers, {name: value for name, value in read.items() if isinstance(value, list)}
 
