@@ -32,6 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(str(error), WRONG if "belongs to another experiment" in str(error) else FAILED)
     except (NonFiniteError, AudioReadError, RankError) as error:
         return _fail("\n".join([str(error), *getattr(error, "__notes__", [])]), FAILED)
+    except RuntimeError as error:  # torch raises it wherever the run happens to be
+        if "DataLoader worker" not in str(error):
+            raise
+        died = f"a process that prepares batches has died, for lack of memory perhaps (n_workers): {error}"
+        return _fail(f"{died}\nThe newest checkpoint is whole: the same command continues from it.", FAILED)
     except KeyboardInterrupt:
         return _fail("stopped at once; the newest checkpoint is whole", 130)
 
