@@ -87,3 +87,13 @@ def test_what_cannot_be_exported_is_said(run: Path, tmp_path: Path, capsys: pyte
         load_networks(empty)
     assert command.main([str(run), "--out", str(tmp_path / "fine")]) == 0
     assert "30,450" in capsys.readouterr().out
+
+
+def test_one_file_for_compress(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "model.safetensors"
+    assert command.main([str(run), "--codec", str(out)]) == 0
+    assert out.read_bytes() == token_model_file(run)
+    assert command.main([str(tmp_path), "--codec", str(out)]) == 2
+    assert "gives no model" in capsys.readouterr().err
+    assert command.main([str(run), "--codec", str(out), "--command", "x"]) == 2
+    assert "expected one network residual_lm" in capsys.readouterr().err
