@@ -155,8 +155,11 @@ def _encode(options: argparse.Namespace) -> int:
         origin = f"not needed: no block of this file is smaller with {origin}"
     _say(f"model: {origin}")
     if encoded.report.codecs and not options.embed:
-        for kept in keep_model(model, options.run):
-            _say(f"model: kept as {kept}; decoding needs it")
+        try:
+            for kept in keep_model(model, options.run):
+                _say(f"model: kept as {kept}; decoding needs it")
+        except OSError as error:
+            _say(f"note: the model cannot be kept ({error}): keep {origin}, for decoding needs it", sys.stderr)
     return 0
 
 

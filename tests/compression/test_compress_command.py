@@ -444,6 +444,20 @@ def test_a_model_is_kept_and_found(
         assert song.with_name("back.wav").read_bytes() == song.read_bytes()
 
 
+def test_a_model_that_cannot_be_kept_is_a_note(
+    compress: ModuleType, song: Path, model: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song.with_name("m.safetensors")
+    path.write_bytes(model)
+    song.write_bytes(wav_bytes(siren(2, 4000)))
+    monkeypatch.setenv("WAVESCHOOL_CACHE", str(path))  # which is no folder
+    assert run(compress, "encode", song, song.with_suffix(".wsl"), "--model", path) == 0
+    said = capsys.readouterr()
+    assert "blocks: residual 1" in said.out
+    assert f"keep {path}, for decoding needs it" in said.err
+    assert run(compress, "verify", song.with_suffix(".wsl"), "--model", path) == 0
+
+
 def test_an_embedded_model_is_all_one_needs(
     compress: ModuleType, song: Path, model: bytes, no_kept_models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
