@@ -5,7 +5,7 @@ network's first input, and back, is that of the step that calls it: injectors of
 """
 
 import dataclasses
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from codes.entries import Experiment, StepEntry
 from codes.experiment import load_experiment
+from codes.run_files import best_checkpoint
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.checkpoint import CheckpointError
+from codes.trainer.code_sampling import CodesWay, Stream
 from codes.trainer.injector import Injector
+from codes.trainer.injectors.codes import CodecInjector
 from codes.trainer.lora import add_lora
 from codes.trainer.precision import choose_device
 
@@ -51,7 +54,7 @@ class Continuation:
         if not (run / "options.yml").is_file():
             raise CheckpointError(f"{run} is no run: it has no options.yml")
         self.experiment: Experiment = load_experiment(run / "options.yml")
-        self.checkpoint = checkpoint or _best_checkpoint(run)
+        self.checkpoint = checkpoint or _checkpoint(run)
         checkpoints.verify(self.checkpoint)
         self.device = choose_device(self.experiment.options)
         torch.manual_seed(self.experiment.options.train.manual_seed)
@@ -82,9 +85,21 @@ class Continuation:
         self.bits = int(train.options.get("bits") or 16)
         self.sample_rate_hz: int | None = train.options.get("sample_rate")
         self.num_channels = int(getattr(train.cls, "num_channels", 1))
+        self.codes = CodesWay(self.chain, self.network) if self.chain and _is_codec(self.chain[0]) else None
+        if self.codes is not None:
+            self._meet_codec(self.codes.codec_injector)
         for injector in self.chain:
             if getattr(injector, "input_bits", self.bits) is None:
                 injector.input_bits = self.bits  # type: ignore[attr-defined]
+
+    def _meet_codec(self, injector: Any) -> None:
+        """Take rate and channels from the codec, where it takes them as they are."""
+        codec = injector.codec
+        if not injector.each_channel:
+            self.num_channels = codec.num_channels
+        self.sample_rate_hz = getattr(injector, "audio_rate_hz", None) or self.sample_rate_hz or codec.sample_rate_hz
+        if hasattr(injector, "audio_rate_hz"):
+            injector.audio_rate_hz = self.sample_rate_hz
 
     def _load(self, name: str, module: nn.Module) -> None:
         """The averaged weights where there are any; a frozen network's may be in the file that it came from."""
@@ -119,13 +134,18 @@ class Continuation:
                 raise ValueError(f"cannot go back from {key!r} to audio through injector {entry.name} ({entry.mark})")
             chain.insert(0, injector)
             key = entry.flags.in_[0]
-        if key not in AUDIO_KEYS:
+            if isinstance(injector, CodecInjector):
+                break
+        if key not in AUDIO_KEYS and not (chain and isinstance(chain[0], CodecInjector)):
             raise ValueError(f"the way back from the network's input ends at {key!r}: none of {', '.join(AUDIO_KEYS)}")
         return chain, key
 
     @property
     def frames_per_value(self) -> int:
-        """Frames of audio for one of the network's values: an auto-encoder's stride, else 1."""
+        """Frames of audio for one of the network's values: an auto-encoder's stride, a codec's hop, else 1."""
+        if self.codes is not None:
+            codec = self.codes.codec
+            return round(codec.hop_samples * (self.sample_rate_hz or codec.sample_rate_hz) / codec.sample_rate_hz)
         strides = [int(injector.autoencoder.stride) for injector in self.chain if hasattr(injector, "autoencoder")]  # type: ignore[attr-defined]
         return strides[0] if strides else 1
 
@@ -158,8 +178,44 @@ class Continuation:
         return Prompt(pcm=pcm[:, pcm.shape[1] - kept :], bits=self.bits, sample_rate_hz=rate), notes
 
     @torch.no_grad()
+    def stream(
+        self, prompt: Prompt, frames: int, num: int, *, temperature: float, seed: int, top_k: int, top_p: float,
+        write: Callable[[np.ndarray], None], progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Continuations of a run over codes, handed on while they are made.
+
+        Args:
+            prompt: what to go on after.
+            frames: how many are added.
+            num: how many continuations, all at once.
+            temperature, top_k, top_p, seed: of the draws.
+            write: called with (num, C, T) float32, one part after the other: first the prompt as the codec sounds.
+            progress: called now and then with (tokens done, tokens in all).
+        """
+        way, start = self.codes, prompt.pcm.shape[1]
+        assert way is not None
+        wav = torch.from_numpy((prompt.pcm / 2.0 ** (prompt.bits - 1)).astype(np.float32))[None].to(self.device)
+        injector: Any = way.codec_injector
+        codes = injector.forward(wav) if hasattr(injector, "audio_rate_hz") else injector.to_codes(wav)
+        left = start + frames
+
+        def cut(part: Tensor) -> None:
+            nonlocal left
+            write(part[:, :, :left].clamp(-1, 1).float().cpu().numpy())
+            left -= min(left, part.shape[2])
+
+        heard = Stream(way, 0, cut)
+        heard(codes.expand(num, -1, -1))
+        made = way.go_on(
+            codes.expand(num, -1, -1), injector.frames_of(frames), temperature=temperature, top_k=top_k, top_p=top_p,
+            generator=torch.Generator(self.device).manual_seed(seed), progress=progress, emit=heard,
+        )  # fmt: skip
+        heard(made)
+
+    @torch.no_grad()
     def make(
         self, prompt: Prompt, frames: int, num: int, *, temperature: float, seed: int, style_at: list[int], fade: int,
+        top_k: int = 0, top_p: float = 1.0,
     ) -> np.ndarray:  # fmt: skip
         """Continuations of a prompt that `fit` gave.
 
@@ -171,6 +227,7 @@ class Continuation:
             seed: of the draws.
             style_at: frames after the prompt at which another style sets in.
             fade: frames of the transition.
+            top_k, top_p: keep only the likeliest codes, of networks of codes.
 
         Returns:
             (num, C, frames) float32 in [-1, 1].
@@ -180,7 +237,7 @@ class Continuation:
         if not hasattr(self.network, "carry_on"):
             if style_at:
                 raise ValueError(f"--style-at: network {self.name} ({type(self.network).__name__}) has no style")
-            whole = self._complete(pcm, frames, temperature, seed)
+            whole = self._complete(pcm, frames, seed, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
         else:
             values = self._encode(pcm)
             made = self.network.carry_on(
@@ -192,7 +249,7 @@ class Continuation:
         start = pcm.shape[2]
         return audio[..., start : start + frames].clamp(-1, 1).float().cpu().numpy()
 
-    def _complete(self, pcm: Tensor, frames: int, temperature: float, seed: int) -> Tensor:
+    def _complete(self, pcm: Tensor, frames: int, seed: int, draws: dict[str, Any]) -> Tensor:
         """With generate(): the tokens of the new frames are those that change with the audio there."""
         silence = torch.nn.functional.pad(pcm, (0, frames))
         changed = silence.clone()
@@ -200,7 +257,7 @@ class Continuation:
         tokens = self._encode(silence)
         tokens = torch.where(tokens == self._encode(changed), tokens, -1)
         generator = torch.Generator(self.device).manual_seed(seed)
-        return self._decode(self.network.generate(tokens, temperature=temperature, generator=generator))
+        return self._decode(self.network.generate(tokens, generator=generator, **draws))
 
     def _encode(self, pcm: Tensor) -> Tensor:
         value = pcm
@@ -231,6 +288,17 @@ def _tail(values: Tensor, made: Tensor) -> tuple[int, ...]:
     return tuple(made.shape[1:]) if made.dim() == values.dim() else (1, made.shape[1])
 
 
+def _is_codec(injector: Injector) -> bool:
+    return isinstance(injector, CodecInjector)
+
+
+def _checkpoint(run: Path) -> Path:
+    try:
+        return best_checkpoint(run)
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def _can_go_on(module: nn.Module) -> bool:
     return hasattr(module, "carry_on") or hasattr(module, "generate")
 
@@ -243,13 +311,3 @@ def _reader(experiment: Experiment, name: str) -> tuple[StepEntry, Any]:
             if any(getattr(value, "name", None) == name for value in values):
                 return step, entry
     raise ValueError(f"no injector calls network {name}")
-
-
-def _best_checkpoint(run: Path) -> Path:
-    found = checkpoints.list_checkpoints(run / "checkpoints")
-    if not found:
-        raise CheckpointError(f"{run} has no checkpoint yet")
-    marks = run / "checkpoints" / "marks.json"
-    best = json.loads(marks.read_text())["best"] if marks.is_file() else None
-    by_step = {checkpoints.step_of(path): path for path in found}
-    return by_step.get(int(best["step"]), found[-1]) if best else found[-1]
