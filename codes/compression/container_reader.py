@@ -201,7 +201,8 @@ class CodedFile:
             # Before anything of that size is allocated.
             raise CodedFileError(
                 f"{self.path}: truncated before its first block, or its header is wrong: {header.num_frames} frames in "
-                f"{header.num_packets} packets need {table_bytes} bytes of seek table, {self._size - start} follow"
+                f"{header.num_packets} packets need {table_bytes} bytes of seek table, the original header "
+                f"{header.metadata_bytes}, the model {header.model_bytes}; {self._size - start} follow"
             )
         table = self._section(start, table_bytes, "seek table")
         start += table_bytes
