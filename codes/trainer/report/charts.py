@@ -14,6 +14,7 @@ Point = tuple[float, float]
 MOST_POINTS = 600  # of a line: more than there are pixels
 _SIZE = 1000  # of the SVG's own units
 _PAD = 0.06  # of the range, left free above and below
+_EDGE = 0.01  # of the width, left free on both sides
 _EARLY = 0.2  # of the steps: may leave the chart at its top
 _APART = 0.07  # of the height, between names of levels
 
@@ -71,8 +72,9 @@ def chart(
     left = min(line.points[0][0] for line in lines)
     right = max(line.points[-1][0] for line in lines)
     right = right if right > left else left + 1
+    edge = _EDGE * (right - left)  # dots stay whole
     low, high = _range(lines, levels)
-    box = (left, right, low, high)
+    box = (left - edge, right + edge, low, high)
     drawn = "".join(_level(level, box) for level in levels) + "".join(_line(line, box) for line in lines)
     data = {
         "box": box, "x": x_name,
