@@ -27,7 +27,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's unpickler stumbles over
         raise CheckpointError(f"weights {path} cannot be read: {_line(error)}") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "generator"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):

@@ -1,0 +1,144 @@
+"""Speech from text by a trained run: a voice, a text, the GPT's codes, the DVAE's mel spectrogram, sound.
+
+Everything that lies between is read from the run's own experiment: its tokenizer, its mel spectrogram, its DVAE.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codes.data.audio.reader import probe, read
+from codes.data.text.tokenizer import BpeTokenizer, CharacterTokenizer, TextTokenizer
+from codes.entries import Entry, Experiment
+from codes.experiment import load_experiment
+from codes.models.unified_voice import UnifiedVoice2
+from codes.other_config import weights_file
+from codes.speech_mel import griffin_lim
+from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
+from codes.trainer.injectors.speech_codes import DiscreteTokenInjector
+from codes.weights import CheckpointError, fit_weights, load_weights
+
+Vocoder = Callable[[Tensor], Tensor]  # log-mel (bands, F) -> sound (T,)
+
+
+class Speaker:
+    """A run that trained a `unified_voice2`, ready to speak.
+
+    Args:
+        run: its folder.
+        device: to compute on.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or no such network.
+        OptionError: its experiment cannot be read any more.
+    """
+
+    def __init__(self, run: Path, device: torch.device | None = None) -> None:
+        options = run / "options.yml"
+        if not options.is_file():
+            raise CheckpointError(f"{run} is no run: it has no options.yml")
+        self.device = device or torch.device("cpu")
+        experiment = load_experiment(options)
+        name, self.gpt = self._gpt(experiment, run)
+        self.gpt_name = name
+        entries = [entry for step in experiment.steps for entry in step.injectors]
+        mel = self._injector(entries, "torch_mel_spectrogram").build()
+        codes = self._injector(entries, "discrete_token").build()
+        assert isinstance(mel, TorchMelSpectrogramInjector)
+        assert isinstance(codes, DiscreteTokenInjector)
+        self.mel, self.codes = mel, codes
+        self.codes.dvae.to(self.device)
+        train = experiment.datasets["train"].built_from.options
+        self.tokenizer = _tokenizer(train)
+        self.clip_samples = int(train.get("conditioning_length", 44_100))
+        self.sample_rate_hz = self.mel.settings.sample_rate_hz
+
+    def _gpt(self, experiment: Experiment, run: Path) -> tuple[str, UnifiedVoice2]:
+        for name, entry in experiment.networks.items():
+            if issubclass(entry.built_from.cls, UnifiedVoice2):
+                network = entry.built_from.build()
+                try:
+                    source = weights_file(run, name)
+                except FileNotFoundError as error:
+                    raise CheckpointError(str(error)) from error
+                fit_weights(network, name, load_weights(source), source, strict=True)
+                return name, network.to(self.device).eval()
+        raise CheckpointError(f"{run} has no unified_voice2 among its networks ({', '.join(experiment.networks)})")
+
+    def _injector(self, entries: list[Entry], kind: str) -> Any:
+        found = next((entry.built_from for entry in entries if entry.built_from.type == kind), None)
+        if found is None:
+            raise CheckpointError(f"the run has no injector {kind}: the way from its codes to sound is unknown")
+        return found
+
+    def tokens(self, text: str) -> Tensor:
+        """A text as token numbers (N,).
+
+        Raises:
+            ValueError: it has no token, characters that no token stands for, or too many tokens.
+        """
+        ids, unknown = self.tokenizer.examine(text)
+        if unknown:
+            shown = ", ".join(repr(character) for character in unknown)
+            raise ValueError(f"text {text!r} has what the tokenizer does not know: {shown}")
+        if not 0 < len(ids) <= self.gpt.max_text_tokens:
+            raise ValueError(f"text {text!r} has {len(ids)} tokens: the network takes 1 to {self.gpt.max_text_tokens}")
+        return torch.tensor(ids, device=self.device)
+
+    def voice(self, clips: list[Path]) -> Tensor:
+        """Reference recordings as mel spectrograms (1, n, 80, S), each cut or filled up as in training.
+
+        Raises:
+            ValueError: there is none.
+            AudioReadError: one cannot be read.
+        """
+        if not clips:
+            raise ValueError("a voice needs one reference recording or more")
+        return torch.stack([self.mel(self._clip(path)) for path in clips], 1)
+
+    def _clip(self, path: Path) -> Tensor:
+        """The middle of a recording, (1, 1, clip_samples) float at the run's rate."""
+        facts = probe(path)
+        pcm = torch.from_numpy(read(path)).double().mean(0, keepdim=True) / 2.0 ** (facts.bits - 1)
+        if facts.sample_rate_hz != self.sample_rate_hz:
+            from torchaudio.functional import resample as resample_floats
+
+            pcm = resample_floats(pcm, facts.sample_rate_hz, self.sample_rate_hz)
+        start = max(0, (pcm.shape[1] - self.clip_samples) // 2)
+        cut = pcm[:, start : start + self.clip_samples].float()
+        filled = torch.nn.functional.pad(cut, (0, self.clip_samples - cut.shape[1]))
+        return filled[None].to(self.device)
+
+    def say(self, text: str, clips: list[Path], seed: int = 0, **choice: Any) -> list[Tensor]:
+        """Codes of readings of a text; `choice` as `UnifiedVoice2.generate` takes it."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.gpt.generate(self.voice(clips), self.tokens(text), generator=generator, **choice)
+
+    def to_mel(self, codes: Tensor) -> Tensor:
+        """Codes (N,) as a log-mel spectrogram (bands, F), not divided by norms.
+
+        Raises:
+            ValueError: there is no code, or the GPT knows codes that the DVAE does not.
+        """
+        if not len(codes):
+            raise ValueError("the reading is empty: its first code was the stop")
+        if int(codes.max()) >= self.codes.dvae.num_tokens:
+            raise ValueError(f"code {int(codes.max())} is none of the DVAE's {self.codes.dvae.num_tokens}")
+        mel = self.codes.inverse(codes[None])[0].float()
+        return mel if self.mel.norms is None else mel * self.mel.norms.to(mel.device)[:, None]
+
+    def to_sound(self, codes: Tensor, vocoder: Vocoder | None = None) -> Tensor:
+        """Codes (N,) as sound (T,), by Griffin and Lim where no vocoder is given."""
+        mel = self.to_mel(codes)
+        return vocoder(mel) if vocoder is not None else griffin_lim(mel.cpu(), self.mel.settings)
+
+
+def _tokenizer(options: dict[str, Any]) -> TextTokenizer:
+    """As the run's dataset made it."""
+    cleaner = options.get("text_cleaners", "english")
+    if options.get("use_bpe_tokenizer", True):
+        return BpeTokenizer(options.get("tokenizer_vocab"), cleaner)
+    return CharacterTokenizer(cleaner)
