@@ -1,0 +1,157 @@
+"""Audio in tar files, as WebDataset writes them: corpora of more files than a disk likes, read where they lie.
+
+    python -m codes.data.audio.tar_shards --path DIR [--chunk-frames 16384 ...]
+
+The headers of each tar are walked once, by seeking from one to the next; an item is then one read at a known place, and
+nothing is unpacked. Items are numbered like any dataset's, so the order is shuffled over all shards, several processes
+share it, and a run resumes at its position. ``tar cf shard-000000.tar FILES`` makes a shard.
+"""
+
+import io
+import os
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from codes.data.audio.reader import AudioReadError
+from codes.data.dataset import Dataset
+
+ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".w64", ".caf")
+MOST_BYTES = 1 << 31  # of a member, which is read as a whole
+
+
+@dataclass(frozen=True)
+class Member:
+    """One audio file inside a shard."""
+
+    shard: int
+    name: str
+    offset: int
+    size: int
+
+
+def audio_members(path: Path, shard: int) -> list[Member]:
+    """The audio files of a tar, by its headers.
+
+    Raises:
+        AudioReadError: it is no plain tar, is cut off, or a member is too large.
+    """
+    found, size = [], path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                if not info.isreg() or not info.name.lower().endswith(ENDINGS):
+                    continue
+                if info.offset_data + info.size > size or info.size > MOST_BYTES:
+                    raise AudioReadError(f"{path}: member {info.name} of {info.size} bytes is cut off or too large")
+                found.append(Member(shard, info.name, info.offset_data, info.size))
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise AudioReadError(f"{path} cannot be read as a tar without compression: {error}") from error
+    return found
+
+
+class TarShardsDataset(Dataset):
+    """Chunks of the audio files in tar shards; each file gives one chunk an epoch, from a random place.
+
+    In validation the chunk is the middle of the file. Files must have the same number of channels and be at least
+    chunk_frames long.
+
+    Args:
+        path: a folder of .tar files, or one of them.
+        chunk_frames: length of a chunk.
+        channels: that every file has.
+        bits: depth of the integers, 16 or 24; deeper files lose their lowest bits, shallower ones are shifted up.
+        val_fraction: share of the files that is kept for validation, chosen by a hash of their names.
+        phase: train or val.
+    """
+
+    provides = {
+        "wav": "(B, channels, chunk_frames) int16, or int32 above 16 bits",
+        "path": "shard/name of the file, str",
+        "start_frame": "where the chunk begins, int",
+        "sample_rate": "of the file, int",
+        "bit_depth": "bits, int",
+    }
+
+    def __init__(
+        self, *, path: Path, chunk_frames: int = 16_384, channels: int = 2, bits: Literal[16, 24] = 16,
+        val_fraction: float = 0.02, phase: Literal["train", "val"] = "train",
+    ) -> None:  # fmt: skip
+        if chunk_frames < 1 or channels < 1 or not 0 <= val_fraction < 1:
+            raise ValueError("chunk_frames and channels must be 1 or more, val_fraction 0 to below 1")
+        self.chunk_frames, self.channels, self.bits, self.phase = chunk_frames, channels, bits, phase
+        self.shards = sorted(path.glob("**/*.tar")) if path.is_dir() else [path]
+        if not self.shards or not self.shards[0].is_file():
+            raise ValueError(f"{path} is no .tar file and holds none")
+        members = [member for number, shard in enumerate(self.shards) for member in audio_members(shard, number)]
+        held_out = [zlib.crc32(member.name.encode()) / 2**32 < val_fraction for member in members]
+        self.members = [member for member, out in zip(members, held_out, strict=True) if out == (phase == "val")]
+        if not self.members:
+            raise ValueError(f"{path} holds no audio for {phase} ({len(members)} files in all; {', '.join(ENDINGS)})")
+        self._handles: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The number of files, and a checksum of their names and sizes."""
+        listed = "\n".join(f"{member.name} {member.size}" for member in self.members)
+        return {"items": len(self), "listed": zlib.crc32(listed.encode())}
+
+    def report(self) -> list[str]:
+        """What there is, for people."""
+        size = sum(member.size for member in self.members)
+        return [f"{len(self.members):,} files in {len(self.shards)} shards, {size / 2**30:.2f} GiB"]
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        import soundfile
+
+        member = self.members[index]
+        name = f"{self.shards[member.shard]}/{member.name}"
+        try:
+            with soundfile.SoundFile(io.BytesIO(self._read(member))) as file:
+                last = file.frames - self.chunk_frames
+                if last < 0 or file.channels != self.channels:
+                    raise AudioReadError(
+                        f"{name} has {file.channels} channels and {file.frames} frames: wanted are {self.channels}, "
+                        f"and {self.chunk_frames} or more"
+                    )
+                start = last // 2 if self.phase == "val" else int(rng.integers(0, last + 1))
+                file.seek(start)
+                pcm = np.asarray(file.read(self.chunk_frames, dtype="int32", always_2d=True)).T
+                rate = file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise AudioReadError(f"{name} cannot be read: {error}") from error
+        if pcm.shape[1] < self.chunk_frames:
+            raise AudioReadError(f"{name} ends before frame {start + self.chunk_frames}")
+        wav = np.right_shift(pcm, 32 - self.bits).astype(np.int16 if self.bits == 16 else np.int32)
+        return {"wav": wav, "path": name, "start_frame": start, "sample_rate": rate, "bit_depth": self.bits}
+
+    def _read(self, member: Member) -> bytes:
+        if member.shard not in self._handles:
+            self._handles[member.shard] = os.open(self.shards[member.shard], os.O_RDONLY)
+        handle = self._handles[member.shard]
+        os.lseek(handle, member.offset, os.SEEK_SET)
+        parts, left = [], member.size
+        while left and (part := os.read(handle, left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: every worker process opens its own."""
+        return self.__dict__ | {"_handles": {}}
+
+    def __del__(self) -> None:
+        for handle in getattr(self, "_handles", {}).values():
+            os.close(handle)
+
+
+if __name__ == "__main__":
+    from codes.data.audio import preview
+
+    preview.main("tar_shards")
