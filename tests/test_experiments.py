@@ -11,7 +11,7 @@ from codes.models.speech_features import SpeechFeatures
 from codes.trainer.check import check
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 from codes.trainer.injectors.semantic import write_clusters
-from tests.codecs import coded_audio
+from tests.codecs import coded_audio, own_codec
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 # speech_gpt is trained on a corpus of speech and a trained DVAE: tests/test_speech.py
@@ -30,9 +30,13 @@ def short(file: Path, root: Path, steps: int) -> list[str]:
     samples = ["samples.prompt_frames=16", "samples.new_frames=4", "samples.num=1"] if file in SAMPLED else []
     if file.stem in CODED:
         samples = coded_audio(file.stem, root)
-    if file.stem == "semantic_gpt":
+    if file.stem in ("semantic_gpt", "acoustic_gpt"):
         write_clusters(root / "clusters.safetensors", torch.randn(100, 39), SpeechFeatures(features="mfcc").described)
-        samples.append(f"steps.lm.injectors.tokens.clusters={root / 'clusters.safetensors'}")
+        name = "tokens" if file.stem == "semantic_gpt" else "meaning"
+        samples.append(f"steps.lm.injectors.{name}.clusters={root / 'clusters.safetensors'}")
+    if file.stem == "acoustic_gpt":
+        codec = own_codec(root / "codec", sample_rate_hz=16_000, ratios=[8, 5, 4, 2], codebook_size=256)
+        samples.append(f"networks.codec.kwargs.path={codec}")
     return [
         f"path.root={root}", f"train.niter={steps}", "train.val_freq=2", "logger.print_freq=1", "eval.max_batches=1",
         "datasets.train.batch_size=2", "datasets.val.batch_size=2", "datasets.train.n_workers=0", *samples,

@@ -67,6 +67,7 @@ def semantic_codes() -> Injector:
 
 CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
     (semantic_codes(), (PCM[:, :1],)),
+    (semantic.JoinTokensInjector(vocabularies=[65536, 65536]), (CODES, CODES)),
     (pcm.PcmQuantizeInjector(bits=16), (PCM,)),
     (pcm.PcmQuantizeInjector(bits=8), (FLOATS,)),
     (pcm.MuLawInjector(), (PCM,)),

@@ -8,7 +8,13 @@ from torch import nn
 
 from codes import kmeans
 from codes.models.speech_features import SpeechFeatures
-from codes.trainer.injectors.semantic import SemanticCodesInjector, read_clusters, without_repeats, write_clusters
+from codes.trainer.injectors.semantic import (
+    JoinTokensInjector,
+    SemanticCodesInjector,
+    read_clusters,
+    without_repeats,
+    write_clusters,
+)
 from scripts import fit_kmeans
 
 
@@ -54,6 +60,18 @@ def test_repeats_are_cut() -> None:
     assert shorter.tolist() == [[3, 1, 3, 0, 0, 0], [0, 1, 2, 3, 4, 5], [2, 0, 0, 0, 0, 0]]
     assert mask.sum(1).tolist() == [3, 6, 1]
     assert all(row[keep].equal(one.unique_consecutive()) for row, keep, one in zip(shorter, mask, codes, strict=True))
+
+
+def test_kinds_of_tokens_are_joined_with_numbers_of_their_own() -> None:
+    join = JoinTokensInjector(vocabularies=[4, 3, 2])
+    values = torch.tensor([[3, 0]]), torch.tensor([[0, 2, 1]]), torch.tensor([[1]], dtype=torch.int32)
+    assert join.forward(*values).tolist() == [[3, 0, 4, 6, 5, 8]]
+    with pytest.raises(ValueError, match="join_tokens has 3 vocabularies, but `in` has 2 keys"):
+        join.forward(*values[:2])
+    with pytest.raises(ValueError, match=r"expected integer tokens \(B, N\), got torch.float32 \(1, 2\)"):
+        JoinTokensInjector(vocabularies=[4]).forward(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="vocabularies must be 1 or more each"):
+        JoinTokensInjector(vocabularies=[0])
 
 
 def test_another_rate_is_resampled_only_where_asked(clusters: Path) -> None:

@@ -99,6 +99,35 @@ class SemanticCodesInjector(Injector):
         return -(-num_samples * self.network.sample_rate_hz // (rate * self.network.hop_samples))
 
 
+class JoinTokensInjector(Injector):
+    """Tokens of several kinds as one sequence, each kind with numbers of its own. values: (B, N) each -> (B, sum of N).
+
+    A language model over it says the later kinds given all of the earlier ones: AudioLM's codes given semantic tokens.
+
+    Args:
+        vocabularies: how many different tokens each kind has, in the order of the keys under `in`.
+    """
+
+    def __init__(self, *, vocabularies: list[int]) -> None:
+        if not vocabularies or min(vocabularies) < 1:
+            raise ValueError(f"vocabularies must be 1 or more each, got {vocabularies}")
+        self.vocabularies = vocabularies
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """values: (B, N) integers each, 0 .. V - 1 -> (B, sum of N) int64; V of the earlier kinds is added.
+
+        Raises:
+            ValueError: there are not as many values as vocabularies, or they are not (B, N) integers.
+        """
+        if len(values) != len(self.vocabularies):
+            raise ValueError(f"join_tokens has {len(self.vocabularies)} vocabularies, but `in` has {len(values)} keys")
+        for value in values:
+            if value.dim() != 2 or value.is_floating_point():
+                raise ValueError(f"expected integer tokens (B, N), got {value.dtype} {tuple(value.shape)}")
+        firsts = [sum(self.vocabularies[:kind]) for kind in range(len(values))]
+        return torch.cat([value.long() + first for value, first in zip(values, firsts, strict=True)], 1)
+
+
 def without_repeats(codes: Tensor) -> tuple[Tensor, Tensor]:
     """codes: (B, F) -> the same with one in place of each run, zeros behind them; and where they are codes, bool."""
     starts = torch.ones_like(codes, dtype=torch.bool)
