@@ -27,8 +27,8 @@ _FIXED = struct.Struct("<8sBBBBHIIQ16sIQ")
 _CRC = struct.Struct("<I")
 _HAS_MODEL, _HAS_FINGERPRINT = 1 << 6, 1 << 7
 MODEL_HASH_BYTES, FINGERPRINT_BYTES = 16, 8  # so many of them stand in the file: the first
-_ENTRY_BYTES = 2 + MODEL_HASH_BYTES + FINGERPRINT_BYTES
-MOST_HEADER_BYTES = _FIXED.size + MOST_CODECS * _ENTRY_BYTES + _CRC.size
+ENTRY_BYTES = 2 + MODEL_HASH_BYTES + FINGERPRINT_BYTES  # of a codec in the header
+MOST_HEADER_BYTES = _FIXED.size + MOST_CODECS * ENTRY_BYTES + _CRC.size
 
 
 @dataclass(frozen=True, kw_only=True)

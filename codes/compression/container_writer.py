@@ -14,6 +14,7 @@ import numpy as np
 
 from codes.compression.codec import BlockCodec
 from codes.compression.container import (
+    ENTRY_BYTES,
     FINGERPRINT_BYTES,
     MODEL_HASH_BYTES,
     MOST_BLOCK_SAMPLES,
@@ -222,7 +223,15 @@ class _Chooser:
         return _Choice(Packet(number, RAW, num_zero_bits, payload), even, tuple(refused))
 
     def _candidates(self, pcm: np.ndarray, bits: int) -> list[tuple[int, bytes, np.ndarray]]:
-        """Codec, its bytes and its bits by channel, the smallest first; all smaller than the raw samples."""
+        """Codec, its bytes and its bits by channel, the smallest first; all smaller than the raw samples.
+
+        A codec with a model must save what it takes in the header, or a short file would grow by it; not where it
+        writes nothing, which nothing is smaller than.
+        """
+
+        def cost(made: tuple[int, bytes, np.ndarray]) -> int:
+            return len(made[1]) + (ENTRY_BYTES if made[0] >= FIRST_MODEL and made[1] else 0)
+
         found = []
         for number, shared in list(enumerate(self._codecs))[LINEAR:]:
             codec = copy.copy(shared)  # whose channel_bits no other thread writes
@@ -232,7 +241,7 @@ class _Chooser:
                 continue  # it does not code such blocks
             if len(payload) < raw_bytes(pcm.size, bits):
                 found.append((number, payload, _channel_bits(codec, payload, len(pcm))))
-        return sorted(found, key=lambda candidate: len(candidate[1]))
+        return sorted(found, key=cost)
 
     def _gives_back(self, codec: int, payload: bytes, pcm: np.ndarray, bits: int) -> bool:
         try:

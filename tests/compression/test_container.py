@@ -17,6 +17,7 @@ from codes.compression.container import CodecEntry, Header, mended, read_header,
 from codes.compression.container_packet import Packet, read_packet
 from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm, Report, block_frames_for, write_coded_file
+from codes.compression.linear_codec import LinearCodec
 from codes.compression.ordered_work import in_order
 from codes.compression.pcm_bytes import md5_bytes
 from codes.compression.raw_codec import RawCodec
@@ -265,6 +266,25 @@ def test_work_in_order_takes_no_more_than_it_must() -> None:
     assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
         next(made)
+
+
+class OneByteLess(Shift):
+    """A codec that is not worth its entry in the header."""
+
+    def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
+        return LinearCodec().encode(pcm, bits, sample_rate_hz)[:-1]
+
+
+def test_a_model_must_save_what_it_takes_in_the_header() -> None:
+    form = PcmForm(sample_rate_hz=8000, num_channels=2, bits=16)
+    sizes = []
+    for codecs in ([], [OneByteLess()]):
+        report = write_coded_file(
+            io.BytesIO(), [signal(2, 500, 16)], form, block_frames=500, codecs=codecs, verify=False
+        )
+        sizes.append(report.num_bytes)
+        assert report.codecs == ()
+    assert sizes[0] == sizes[1]
 
 
 def test_ctrl_c_does_not_wait_for_work_under_way() -> None:
