@@ -81,13 +81,13 @@ def measure(parts: Parts, experiment: Experiment) -> dict[str, CopyFigures]:
     """Figures of each way of copying on the validation items; empty where there is no task or no validation set."""
     dataset, loader = parts.datasets.get("val"), parts.val_loader
     found: dict[str, CopyFigures] = {}
-    if loader is None or not hasattr(dataset, "chunk_frames"):
+    split = _injector(experiment, ("channel_split",)) is not None
+    if loader is None or not hasattr(dataset, "chunk_frames") or not (split or _is_task(experiment)):
         return found
     coder, codes = _injector(experiment, CODERS), lambda samples: samples
     if coder is not None:
         codes = coder.built_from.build(parts.networks).forward
     judged = judged_frames(experiment, dataset.chunk_frames)  # type: ignore[union-attr]
-    split = _injector(experiment, ("channel_split",)) is not None
     total, limit = len(loader), experiment.options.eval.max_batches
     numbers = range(total) if limit is None or limit >= total else [n * total // limit for n in range(limit)]
     for number in numbers:
@@ -97,6 +97,13 @@ def measure(parts: Parts, experiment: Experiment) -> dict[str, CopyFigures]:
         for title, copy, real, mask in ways:
             found.setdefault(title, CopyFigures()).add(copy, real, mask, dataset.bits, codes)  # type: ignore[union-attr]
     return found
+
+
+def _is_task(experiment: Experiment) -> bool:
+    """Whether the dataset gives something beside what is to be predicted."""
+    component = experiment.datasets.get("val", experiment.datasets["train"]).built_from
+    keys = {*AT_ITS_PLACE, *(after for _, after, _ in CONTINUED)}
+    return bool(keys & set(component.cls.provided_keys(component.options)))
 
 
 def judged_frames(experiment: Experiment, chunk_frames: int) -> slice:
