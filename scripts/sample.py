@@ -81,6 +81,8 @@ def sample(options: argparse.Namespace) -> list[str]:
     kept = min(prompt.pcm.shape[1], max(round(options.prompt_seconds * rate), run.frames_per_value))
     kept = kept // run.frames_per_value * run.frames_per_value
     prompt = Prompt(pcm=prompt.pcm[:, prompt.pcm.shape[1] - kept :], bits=prompt.bits, sample_rate_hz=rate)
+    if hasattr(run.network, "carry_on") and (options.top_k or options.top_p < 1):
+        raise ValueError(f"--top-k and --top-p: network {run.name} has no list of codes to keep; use --temperature")
     if run.codes is not None:
         return notes + _streamed(run, prompt, options)
     made = run.make(

@@ -120,6 +120,8 @@ def test_a_run_with_lora_can_be_heard(runs: Path, sample: Callable[..., list[np.
         ("lofi_lstm", ("--style-at", "1"), "this network has no style to change"),
         ("tiny_cpu", ("--style-at", "1"), "network lm (Gpt) has no style"),
         ("lofi_lstm", ("--style-at", "7"), "--style-at must be 0 to --seconds (5.0)"),
+        ("lofi_gan", ("--top-k", "5"), "--top-k and --top-p: network generator has no list of codes"),
+        ("lofi_gan", ("--top-k", "-1"), "--top-k is -1"),
         ("lofi_lstm", ("--seconds", "0"), "--seconds is 0.0: it must be above 0"),
         ("lofi_lstm", ("--num", "0"), "--num is 0: it must be above 0"),
         ("lofi_lstm", ("--prompt", "missing.wav"), "missing.wav"),
