@@ -4,7 +4,7 @@ The ``...Flags`` are what every entry of a kind takes from the YAML besides the 
 ``...Entry`` are the results of reading one. Key names and meanings are DL-Art-School's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -171,6 +171,7 @@ class StepFlags(Conditions):
         clip_grad_eps: largest global gradient norm of a network; larger gradients are scaled down to it
         loss_log_buffer: the logged training loss is the mean of at most this many last steps
         step_outputs: only these outputs are seen by later steps (default: all)
+        requires: it runs only where the batch, or an earlier step of this iteration, has all of these keys
         injectors: what is computed, in order, by name
         losses: what is minimised, by name
         after: first step (iteration) at which it runs
@@ -184,12 +185,17 @@ class StepFlags(Conditions):
     clip_grad_eps: Positive | None = None
     loss_log_buffer: Count = 50
     step_outputs: list[str] | None = None
+    requires: list[str] = field(default_factory=list)
     injectors: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.training or len(set(self.training)) < len(self.training):
             raise ValueError("training must name one network or several different ones")
+
+    def met_by(self, keys: Container[str]) -> bool:
+        """Whether these keys of the state are all that it requires."""
+        return all(key in keys for key in self.requires)
 
 
 @dataclass(frozen=True, kw_only=True)

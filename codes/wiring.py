@@ -99,6 +99,9 @@ class _Walk:
     def through(self, steps: list[StepEntry]) -> None:
         """Follow the keys through all steps."""
         for step in steps:
+            self.read.update(step.flags.requires)
+            if not step.flags.met_by(self.known):
+                continue
             self.own = {}
             for entry in step.injectors:
                 if not ((entry.flags.train and self.phase == "val") or (entry.flags.eval and self.phase == "train")):
@@ -115,7 +118,7 @@ class _Walk:
             if key not in self.known and key not in self.own and key != ITEM_SEED:
                 hint = did_you_mean(key, {*self.known, *self.own})
                 self.missing[entry.mark, f"{entry.name} reads {key!r}, which nothing wrote before it"] = hint
-            elif self.phase == "train" and key in self.writers:
+            elif self.phase == "train" and key in self.writers and key not in step.flags.requires:
                 why = _may_be_absent(self.writers[key], (entry, step))
                 if why:
                     message = (

@@ -257,6 +257,7 @@ def _read_later(later: list[StepEntry], entry: StepEntry) -> set[str]:
     """The keys of a step's outputs that later steps read; nothing else is kept alive for them."""
     read = {key for step in later for injector in step.injectors for key in injector.flags.in_}
     read |= {key for step in later for loss in step.losses for key in loss.reads.values()}
+    read |= {key for step in later for key in step.flags.requires}
     written = {key for injector in entry.injectors for key in injector.flags.out}
     allowed = written if entry.flags.step_outputs is None else set(entry.flags.step_outputs)
     return read & written & allowed

@@ -120,7 +120,7 @@ class Evaluation:
     def _measure(self, batch: dict[str, Any], number: int, averages: Averages) -> dict[str, Any]:
         """All losses and evaluators of a batch; returns the values that it had in the end."""
         provided, found = dict(batch), dict(batch)
-        for step in self.parts.steps:
+        for step in (step for step in self.parts.steps if step.flags.met_by(provided)):
             state = State(provided)
             with self.parts.precision.autocast():
                 step.inject(state, "val", 0, 0, (VALIDATION_SEED << 40) + number)

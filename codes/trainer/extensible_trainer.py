@@ -143,7 +143,7 @@ class ExtensibleTrainer:
         seed = batch_seed(self.seed, number)
         updated = False
         for step in self.parts.steps:
-            if not step.flags.due(number):
+            if not step.flags.due(number) or not step.flags.met_by(micro_batches[0]):
                 continue
             if self._trained_step != step.name:
                 step.require_grad()

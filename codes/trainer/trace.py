@@ -64,7 +64,7 @@ def trace(
     """
     part = split_batch(move(batch, parts.device), micro_batches)[micro]
     records = [Record("", key, None, None, value) for key, value in part.items()]
-    for step in parts.steps:
+    for step in (step for step in parts.steps if step.flags.met_by(part)):
         step.require_grad()
         for updater in step.updaters:
             updater.zero_grad()

@@ -109,3 +109,24 @@ def test_frechet_distance_of_normal_distributions() -> None:
     columns = real[:1000].view(10, 100, 3).transpose(1, 2)
     assert value(FrechetDistanceEvaluator(), (columns, real[:1000]))["distance"] == pytest.approx(0, abs=1e-6)
     assert value(FrechetDistanceEvaluator(), (real[:1], fake[:1]))["distance"] is None
+
+
+def test_a_step_that_requires_a_key_runs_only_where_it_is(toy: Any, lines: Any) -> None:
+    """DL-Art-School's `requires`: the second step runs when the first, every other iteration, made its key."""
+    inject = {"type": "generator", "generator": "net", "in": "x"}
+    error = {"type": "pix", "criterion": "l2", "real": "y"}
+    run = toy.train({
+        "train.niter": 4, "networks.other": {"which_model": "toy_mlp"},
+        "steps.fit": {"training": "net", "every": 2, "injectors": {"predict": {**inject, "out": "fake"}},
+                      "losses": {"error": {**error, "fake": "fake"}}},
+        "steps.second": {"training": "other", "requires": "fake",
+                         "injectors": {"again": {**inject, "generator": "other", "in": "fake", "out": "better"}},
+                         "losses": {"second": {**error, "fake": "better"}}},
+        "steps.never": {"training": "other", "requires": ["absent"],
+                        "injectors": {"never": {**inject, "generator": "other", "in": "absent", "out": "none"}},
+                        "losses": {"never": {**error, "fake": "none"}}},
+    })  # fmt: skip
+    train = [line for line in lines(run.folder.path) if line["split"] == "train"]
+    assert ["second" in line for line in train] == [False, True, True, True]
+    assert not any("never" in line for line in train)
+    assert run.parts.updaters["other"][0].optimizer.state_dict()["state"][0]["step"] == 2
