@@ -79,13 +79,18 @@ def _hann(window: int, device: torch.device) -> Tensor:
 
 
 @functools.cache
-def _filters(settings: MelSettings, device: torch.device) -> Tensor:
-    """(bands, window / 2 + 1) float32."""
+def mel_filters(settings: MelSettings) -> Tensor:
+    """The triangles, (bands, window / 2 + 1) float32 on the CPU; made once, as making them looks at values."""
     from torchaudio.functional import melscale_fbanks
 
     bins = settings.window // 2 + 1
     bounds = settings.lowest_hz, settings.highest_hz
-    return melscale_fbanks(bins, *bounds, settings.bands, settings.sample_rate_hz, norm="slaney").t().to(device)
+    return melscale_fbanks(bins, *bounds, settings.bands, settings.sample_rate_hz, norm="slaney").t()
+
+
+@functools.cache
+def _filters(settings: MelSettings, device: torch.device) -> Tensor:
+    return mel_filters(settings).to(device, non_blocking=True)
 
 
 def read_mel_norms(path: Path, bands: int) -> Tensor:

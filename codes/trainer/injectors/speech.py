@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from codes.speech_mel import MelSettings, mel_spectrogram, read_mel_norms
+from codes.speech_mel import MelSettings, mel_filters, mel_spectrogram, read_mel_norms
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.pcm import samples_and_bits
 
@@ -56,6 +56,7 @@ class TorchMelSpectrogramInjector(Injector):
             sample_rate_hz=sampling_rate, window=filter_length, hop=hop_length, bands=n_mel_channels,
             lowest_hz=mel_fmin, highest_hz=mel_fmax,
         )  # fmt: skip
+        mel_filters(self.settings)  # here, not in the first step, which must not wait for values
         self.norms = read_mel_norms(mel_norm_file, n_mel_channels) if mel_norm_file is not None else None
         # the power of a Hann window's energy: 3/8 of its samples
         self._gain = math.sqrt(0.375 * filter_length) if normalize else 1.0
