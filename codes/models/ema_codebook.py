@@ -3,7 +3,8 @@
 A code that no vector is near gets no update and stays dead; a network whose vectors drift away from the initial codes
 ends with a handful in use. So a code that is used less than a share of the mean begins anew at a vector of the batch
 (Dhariwal et al. 2020, section 3.1); before the first batch all of them are unused, and so all begin at the data.
-Everything happens on the device: no step waits for it.
+Everything happens on the device: no step waits for it. A batch that is not finite, whose update the trainer skips,
+changes nothing here either: one NaN would stay in the moving averages for ever.
 """
 
 import torch
@@ -88,6 +89,7 @@ class EmaCodebook(nn.Module):
         fresh = (picked + 0.01 * spread * torch.randn_like(picked)).t().contiguous()
         if _several_processes():
             torch.distributed.broadcast(fresh, 0)
+        unused = unused & torch.isfinite(fresh).all(0)
         size = torch.where(total > 0, total, len(flat)) / len(self.cluster_size)
         self.embed.copy_(torch.where(unused, fresh, self.embed))
         self.embed_avg.copy_(torch.where(unused, fresh * size, self.embed_avg))
@@ -102,12 +104,12 @@ class EmaCodebook(nn.Module):
         if _several_processes():
             torch.distributed.all_reduce(counts)
             torch.distributed.all_reduce(sums)
-        self.cluster_size.lerp_(counts, 1 - self.decay)
-        self.embed_avg.lerp_(sums, 1 - self.decay)
-        self.usage.lerp_(counts, 1 - self.decay)
+        finite = torch.isfinite(sums).all()
+        for mean, given in ((self.cluster_size, counts), (self.embed_avg, sums), (self.usage, counts)):
+            mean.copy_(torch.where(finite, mean.lerp(given, 1 - self.decay), mean))
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + EPSILON) / (total + len(counts) * EPSILON) * total
-        self.embed.copy_(self.embed_avg / smoothed)
+        self.embed.copy_(torch.where(finite, self.embed_avg / smoothed, self.embed))
 
     def figures(self) -> dict[str, Tensor]:
         """Over about the last 1 / (1 - decay) batches: perplexity, also as a share of all codes, and share in use."""

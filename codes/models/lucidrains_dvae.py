@@ -58,7 +58,11 @@ class LucidrainsDvae(Network):
                 raise ValueError(f"{name} is {size}: it must be 1 or more")
         self.num_tokens, self.channels, self.smooth_l1_loss = num_tokens, channels, smooth_l1_loss
         self.factor = stride**num_layers
-        self.normalization = _checked_normalization(normalization, channels)
+        means, deviations = _checked_normalization(normalization, channels) or ([0.0], [1.0])
+        self.means: Tensor
+        self.deviations: Tensor
+        self.register_buffer("means", torch.tensor(means)[:, None], persistent=False)
+        self.register_buffer("deviations", torch.tensor(deviations)[:, None], persistent=False)
         make = _Layers(stride, kernel_size, activation, use_transposed_convs)
         widths = [hidden_dim * 2**level for level in range(num_layers)]
         inner = widths[-1] if num_resnet_blocks else codebook_dim
@@ -106,11 +110,7 @@ class LucidrainsDvae(Network):
         """
         if codes.dim() != 2 or codes.is_floating_point():
             raise ValueError(f"lucidrains_dvae expected integer codes (B, N), got {codes.dtype} {tuple(codes.shape)}")
-        mel = self._decoded(self.codebook.vectors(codes))
-        if self.normalization is None:
-            return mel
-        means, deviations = (torch.tensor(part, device=mel.device)[:, None] for part in self.normalization)
-        return mel * deviations + means
+        return self._decoded(self.codebook.vectors(codes)) * self.deviations + self.means
 
     def figures(self) -> dict[str, Tensor]:
         """Perplexity of the codes, as a number and as a share of all of them, and the share that is in use."""
@@ -126,10 +126,7 @@ class LucidrainsDvae(Network):
                 f"lucidrains_dvae expected a float mel spectrogram (B, {self.channels}, T), "
                 f"got {mel.dtype} {tuple(mel.shape)}"
             )
-        if self.normalization is None:
-            return mel
-        means, deviations = (torch.tensor(part, device=mel.device)[:, None] for part in self.normalization)
-        return (mel - means) / deviations
+        return (mel - self.means) / self.deviations
 
     def _encoded(self, mel: Tensor) -> Tensor:
         """(B, channels, T) -> (B, N, codebook_dim)."""

@@ -91,6 +91,23 @@ def test_without_restarts_codes_begin_at_the_data_and_stay_dead() -> None:
     assert float(codebook.figures()["perplexity"]) < 3
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("batches_before", [0, 3])
+def test_a_batch_that_is_not_finite_changes_nothing(bad: float, batches_before: int) -> None:
+    codebook = EmaCodebook(2, 8).train()
+    for _ in range(batches_before):
+        codebook(torch.randn(64, 2))
+    before = {name: value.clone() for name, value in codebook.state_dict().items()}
+    spoilt = torch.randn(64, 2)
+    spoilt[3, 1] = bad
+    codebook(spoilt)
+    for name, value in codebook.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for _ in range(20):
+        codebook(torch.randn(64, 2))
+    assert float(codebook.figures()["perplexity"]) > 4
+
+
 def test_gradients_pass_straight_through() -> None:
     codebook = EmaCodebook(2, 8).eval()
     x = torch.randn(3, 5, 2, requires_grad=True)
