@@ -53,7 +53,7 @@ class GptTtsDataset(Dataset):
         "input_lengths": "number of tokens with special ones, int",
         "padded_qmel": "codes, (max_mel_length,) int64, and 2 more with special_tokens",
         "output_lengths": "number of codes with special ones, int",
-        "wav_lengths": "samples that the codes stand for, int",
+        "wav_lengths": "samples of the longest sound that has so many codes: the next one begins another, int",
         "filenames": "the recording, str",
     }
 
@@ -113,7 +113,7 @@ class GptTtsDataset(Dataset):
             "input_lengths": num_tokens + added,
             "padded_qmel": filled,
             "output_lengths": len(codes) + added,
-            "wav_lengths": len(codes) * self._ratio,
+            "wav_lengths": len(codes) * self._ratio - 1,
             "filenames": str(row.audio),
         }
 

@@ -18,6 +18,7 @@ from codes.data.audio.nv_tacotron import NvTacotronDataset
 from codes.data.audio.transcripts.rows import TranscriptError
 from codes.data.audio.unsupervised_audio import UnsupervisedAudioDataset
 from codes.data.loader import collate
+from codes.models.unified_voice import UnifiedVoice2
 from codes.yaml_source import parse_yaml
 from tests.data.audio import speech_corpora as corpora
 
@@ -139,7 +140,7 @@ def test_gpt_tts_frames_text_and_codes_as_dlas(tmp_path: Path):
     assert first["padded_text"].tolist() == [71, 38, 39, 7, 70, 69, 70, 71]
     assert first["padded_qmel"].tolist() == [10, 5, 6, 7, 11, 12]
     assert (first["text_lengths"], first["input_lengths"], first["output_lengths"]) == (3, 5, 5)
-    assert first["wav_lengths"] == 3 * 1024
+    assert first["wav_lengths"] == 3 * 1024 - 1
     assert data.report()[-1] == "taken: 2 recordings of 1 to 3 codes; 4 of 10 codes are used"
     assert (
         data.fingerprint()
@@ -162,6 +163,11 @@ def test_gpt_tts_without_special_tokens(tmp_path: Path):
     batch = collate(items(data))
     assert batch["padded_qmel"].tolist() == [[5, 6, 7, 0], [1, 0, 0, 0]]
     assert batch["padded_text"].shape == (2, 6)
+    sizes: dict[str, Any] = {"layers": 1, "model_dim": 32, "heads": 1}
+    network = UnifiedVoice2(**sizes, max_text_tokens=6, max_mel_tokens=4)
+    keys = ("padded_text", "text_lengths", "padded_qmel", "wav_lengths")
+    _, code_nats, _ = network(torch.zeros(2, 80, 8), *(batch[key] for key in keys))
+    assert code_nats.count == (3 + 1) + (1 + 1), "codes and stops are scored, what fills up is not"
 
 
 def test_gpt_tts_reads_files_of_codes(tmp_path: Path):
