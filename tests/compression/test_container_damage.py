@@ -8,19 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codes.compression.codec import BlockCodec, CodedFileError, ModelError
-from codes.compression.container import CodecEntry, Header, read_header, with_crc
+from codes.compression.codec import CodedFileError
+from codes.compression.container import Header, read_header, with_crc
 from codes.compression.container_packet import HEAD_BYTES, Packet
 from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm, write_coded_file
+from tests.compression.containers import no_model
 
 BLOCK_FRAMES, RATE_HZ = 20, 10
 METADATA = b"the original header"
 PLACE = re.compile(r"in block (\d+) \((\d+\.\d\d) to (\d+\.\d\d) s(?:, channels? (\d)(?: and (\d))?)?\)")
-
-
-def no_model(entry: CodecEntry, embedded: bytes) -> BlockCodec:
-    raise ModelError("no model")
 
 
 @pytest.fixture(scope="module")

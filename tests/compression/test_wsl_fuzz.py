@@ -80,7 +80,7 @@ def hostile(data: bytes, rng: np.random.Generator) -> bytes:
     head = bytearray(data[: start - 4])
     if rng.random() < 0.4:
         at = int(rng.integers(8, len(head)))
-        head[at] = rng.choice([0, 1, 0x7F, 0xFF, rng.integers(256)])
+        head[at] = rng.choice([0, 1, 0x7F, 0xFF, int(rng.integers(256))])
     packets = []
     for number, size in enumerate(sizes):
         _, codec, num_zero_bits = struct.unpack_from("<IBB", data, place + 2)
@@ -162,9 +162,9 @@ def test_changed_files_never_pass_for_what_they_are_not(tmp_path: Path) -> None:
 
 def test_changed_files_of_a_model_neither(tmp_path: Path) -> None:
     from codes.compression.residual_codec import ResidualCodec, load_residual_model
-    from tests.compression.test_compress_command import small_model
+    from tests.compression.compress_runs import small_model_file
 
-    counts = fuzz(tmp_path, 150, [ResidualCodec(load_residual_model(small_model()))], seed=0)
+    counts = fuzz(tmp_path, 150, [ResidualCodec(load_residual_model(small_model_file()))], seed=0)
     assert counts["mutate: damaged"] == 75
     assert counts["hostile: damaged"] > 40
     assert counts["hostile: refused"] > 2
