@@ -8,7 +8,6 @@ share it, and a run resumes at its position. ``tar cf shard-000000.tar FILES`` m
 """
 
 import io
-import os
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ class TarShardsDataset(Dataset):
         self.members = [member for member, out in zip(members, held_out, strict=True) if out == (phase == "val")]
         if not self.members:
             raise ValueError(f"{path} holds no audio for {phase} ({len(members)} files in all; {', '.join(ENDINGS)})")
-        self._handles: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.members)
@@ -132,23 +130,14 @@ class TarShardsDataset(Dataset):
         return {"wav": wav, "path": name, "start_frame": start, "sample_rate": rate, "bit_depth": self.bits}
 
     def _read(self, member: Member) -> bytes:
-        if member.shard not in self._handles:
-            self._handles[member.shard] = os.open(self.shards[member.shard], os.O_RDONLY)
-        handle = self._handles[member.shard]
-        os.lseek(handle, member.offset, os.SEEK_SET)
-        parts, left = [], member.size
-        while left and (part := os.read(handle, left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open files: every worker process opens its own."""
-        return self.__dict__ | {"_handles": {}}
-
-    def __del__(self) -> None:
-        for handle in getattr(self, "_handles", {}).values():
-            os.close(handle)
+        """The file's bytes. Nothing stays open: forked workers would share an open file's position."""
+        shard = self.shards[member.shard]
+        try:
+            with shard.open("rb") as file:
+                file.seek(member.offset)
+                return file.read(member.size)
+        except OSError as error:
+            raise AudioReadError(f"{shard} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

@@ -72,12 +72,18 @@ def test_a_position_is_resumed(shards: Path) -> None:
         assert again["wav"].equal(batch["wav"])
 
 
-def test_workers_open_their_own_files(shards: Path) -> None:
-    dataset = TarShardsDataset(path=shards, chunk_frames=64)
-    dataset.item(0, np.random.default_rng(0))
+def test_worker_processes_read_the_same(shards: Path) -> None:
+    """Forked ones would share the position of every file that this process has left open; others get a copy."""
+    dataset = TarShardsDataset(path=shards, chunk_frames=64, val_fraction=0)
+    one, several = (Loader(dataset, 10, seed=1, endless=True, num_workers=workers) for workers in (0, 2))
+    first = one.next()["wav"]
+    if Path("/proc/self/fd").is_dir():
+        assert not [link for link in Path("/proc/self/fd").iterdir() if link.resolve().suffix == ".tar"]
+    assert several.next()["wav"].equal(first)
+    several.close()
     copy = pickle.loads(pickle.dumps(dataset))
-    assert copy._handles == {}
     assert copy.fingerprint() == dataset.fingerprint()
+    assert np.array_equal(*(some.item(3, np.random.default_rng(0))["wav"] for some in (copy, dataset)))
 
 
 def test_what_is_wrong_is_named(shards: Path, tmp_path: Path) -> None:
@@ -85,7 +91,10 @@ def test_what_is_wrong_is_named(shards: Path, tmp_path: Path) -> None:
         TarShardsDataset(path=shards, chunk_frames=400, val_fraction=0).item(0, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"is no \.tar file and holds none"):
         TarShardsDataset(path=tmp_path / "nothing")
-    whole = (shards / "shard-000000.tar").read_bytes()
+    dataset, whole = TarShardsDataset(path=shards, chunk_frames=64), (shards / "shard-000000.tar").read_bytes()
+    (shards / "shard-000000.tar").unlink()
+    with pytest.raises(AudioReadError, match=r"shard-000000.tar cannot be read: .*No such file"):
+        dataset.item(0, np.random.default_rng(0))
     cut = tmp_path / "cut"
     cut.mkdir()
     (cut / "a.tar").write_bytes(whole[:700])
