@@ -12,9 +12,10 @@ ROWS = 16_384  # vectors that are compared at once: bounds the memory of `neares
 
 def nearest(vectors: Tensor, centres: Tensor) -> Tensor:
     """The centre nearest to each vector. vectors: (N, D), centres: (V, D) -> (N,) int64; the first of equal ones."""
-    lengths = centres.square().sum(1)
-    parts = [torch.addmm(lengths, rows, centres.T, alpha=-2).argmin(1) for rows in vectors.split(ROWS)]
-    return torch.cat(parts)
+    with torch.autocast(vectors.device.type, enabled=False):  # half of the digits would take others for the nearest
+        lengths = centres.square().sum(1)
+        parts = [torch.addmm(lengths, rows, centres.T, alpha=-2).argmin(1) for rows in vectors.split(ROWS)]
+        return torch.cat(parts)
 
 
 def memberships(places: Tensor, num: int) -> Tensor:

@@ -62,13 +62,15 @@ class PretrainedCodec(AudioCodec):
 
     @torch.no_grad()
     def encode(self, wav: Tensor, *, num_codebooks: int | None = None) -> Tensor:
-        """wav (B, C, T) float -> codes (B, K, F) int64; see `AudioCodec.encode`."""
-        return self.codec.encode(wav, num_codebooks=self.checked_codebooks(num_codebooks))
+        """wav (B, C, T) float -> codes (B, K, F) int64, in float32 as a cache has them; see `AudioCodec.encode`."""
+        with torch.autocast(wav.device.type, enabled=False):
+            return self.codec.encode(wav, num_codebooks=self.checked_codebooks(num_codebooks))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """codes (B, K, F) -> wav (B, C, F * hop_samples) float; see `AudioCodec.decode`."""
-        return self.codec.decode(codes)
+        """codes (B, K, F) -> wav (B, C, F * hop_samples) float32; see `AudioCodec.decode`."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.codec.decode(codes)
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
         """The hash of the weights, (32,) uint8: the weights themselves have a file of their own."""

@@ -70,6 +70,17 @@ def test_another_rate_is_resampled_only_when_asked(codec: PretrainedCodec) -> No
         EncodecCodesInjector(codec=codec)(torch.zeros(1, 1, 16))
 
 
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 2 * RATE_HZ])
+def test_codes_under_autocast_are_those_of_a_cache(codec: PretrainedCodec, rate_hz: int) -> None:
+    injector = EncodecCodesInjector(codec=codec, audio_rate_hz=rate_hz, resample=True)
+    wav = torch.randn(2, 1, 8000) * 0.1
+    codes = injector(wav)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(injector(wav), codes)
+        heard = injector.inverse(codes)
+    assert torch.equal(heard, injector.inverse(codes))
+
+
 def test_other_channels_and_shapes_are_refused(codec: PretrainedCodec, tmp_path: Path) -> None:
     injector = EncodecCodesInjector(codec=codec, audio_rate_hz=RATE_HZ)
     with pytest.raises(ValueError, match=r"the audio has 2 channel\(s\), the codec takes 1: .* or each_channel: true"):

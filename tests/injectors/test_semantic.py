@@ -49,6 +49,12 @@ def test_codes_are_the_nearest_clusters(clusters: Path) -> None:
     centres, _ = read_clusters(clusters)
     assert codes[1].equal(kmeans.nearest(features(wav[1:] / 32768)[0], centres))
     assert injector.frames_of(4000) == 25
+    fast = SemanticCodesInjector(features=features, clusters=clusters, audio_rate_hz=32_000, resample=True)
+    noise = torch.randn(4, 1, 32_000) * 0.1
+    expected = [one.forward(noise) for one in (injector, fast)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [one.forward(noise) for one in (injector, fast)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))  # type: ignore[arg-type]
     silence = injector.forward(torch.zeros(1, 1, 4000))
     assert isinstance(silence, torch.Tensor)
     assert len(silence.unique()) == 1

@@ -14,6 +14,28 @@ from codes.trainer.injector import Injector
 from codes.trainer.injectors.pcm import samples_and_bits
 
 
+def real_audio(wav: Tensor, input_bits: int | None, rate_hz: int, wanted_hz: int) -> Tensor:
+    """wav: (..., T) integer or float -> float32, integers brought to [-1, 1), at the wanted sample rate.
+
+    Raises:
+        ValueError: integers that `samples_and_bits` refuses.
+    """
+    if not wav.is_floating_point():
+        samples, bits = samples_and_bits(wav, input_bits)
+        wav = samples.float() * 2.0 ** (1 - bits)
+    return resampled(wav.float(), rate_hz, wanted_hz)
+
+
+def resampled(wav: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
+    """wav: (..., T) float32 -> float32 at the wanted sample rate, under autocast as well."""
+    if rate_hz == wanted_hz:
+        return wav
+    from torchaudio.functional import resample
+
+    with torch.autocast(wav.device.type, enabled=False):
+        return resample(wav, rate_hz, wanted_hz)
+
+
 class CodecInjector(Injector, abstract=True):
     """What lies between audio and codes.
 
@@ -122,14 +144,11 @@ class EncodecCodesInjector(CodecInjector):
         if wav.dim() != 3:
             raise ValueError(f"expected wav (B, C, T), got {tuple(wav.shape)}")
         self._check_channels(wav.shape[1])
-        if not wav.is_floating_point():
-            samples, bits = samples_and_bits(wav, self.input_bits)
-            wav = samples.float() * 2.0 ** (1 - bits)
-        return self.to_codes(self._resampled(wav.float(), self._audio_rate(), self.codec.sample_rate_hz))
+        return self.to_codes(real_audio(wav, self.input_bits, self._audio_rate(), self.codec.sample_rate_hz))
 
     def inverse(self, codes: Tensor) -> Tensor:
         """codes: (B, K, F) integer -> wav: (B, C, T) float32, T = F * hop at the codec's rate."""
-        return self._resampled(self.to_audio(codes), self.codec.sample_rate_hz, self._audio_rate())
+        return resampled(self.to_audio(codes), self.codec.sample_rate_hz, self._audio_rate())
 
     def frames_of(self, num_samples: int) -> int:
         """Codec frames that so many samples of the audio make."""
@@ -139,13 +158,6 @@ class EncodecCodesInjector(CodecInjector):
         if self.audio_rate_hz is None:
             raise ValueError("audio_rate_hz is needed: the dataset does not say its sample rate")
         return self.audio_rate_hz
-
-    def _resampled(self, wav: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
-        if rate_hz == wanted_hz:
-            return wav
-        from torchaudio.functional import resample
-
-        return resample(wav, rate_hz, wanted_hz)
 
 
 class CachedCodesInjector(CodecInjector):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codes import kmeans
 from codes.trainer.injector import Injector
-from codes.trainer.injectors.pcm import samples_and_bits
+from codes.trainer.injectors.codes import real_audio
 
 CENTRES, FEATURES = "centres", "features"  # the tensor, and what it is of (one key: safetensors shuffles several)
 
@@ -81,14 +81,7 @@ class SemanticCodesInjector(Injector):
             raise ValueError(f"expected wav (B, 1, T), got {tuple(wav.shape)}")
         if self.audio_rate_hz is None:
             raise ValueError("audio_rate_hz is needed: the dataset does not say its sample rate")
-        if not wav.is_floating_point():
-            samples, bits = samples_and_bits(wav, self.input_bits)
-            wav = samples.float() * 2.0 ** (1 - bits)
-        if self.audio_rate_hz != self.network.sample_rate_hz:
-            from torchaudio.functional import resample
-
-            wav = resample(wav, self.audio_rate_hz, self.network.sample_rate_hz)
-        found = self.network(wav)
+        found = self.network(real_audio(wav, self.input_bits, self.audio_rate_hz, self.network.sample_rate_hz))
         self.centres = self.centres.to(found.device)
         codes = kmeans.nearest(found.flatten(0, 1), self.centres).view(found.shape[:2])
         return without_repeats(codes) if self.remove_repeats else codes
