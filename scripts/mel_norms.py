@@ -13,10 +13,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.data.audio.reader import AudioReadError, probe, read
+from codes.data.audio.listing.folder import FoundFile, scan
+from codes.data.audio.reader import AudioReadError
+from codes.data.audio.resample import read_sound
 from codes.speech_mel import MelSettings, mel_spectrogram
-
-ENDINGS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".aif"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,43 +30,38 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(paths: list[Path], settings: MelSettings) -> tuple[torch.Tensor, int]:
+def measure(files: list[FoundFile], settings: MelSettings) -> tuple[torch.Tensor, int]:
     """The mean of each band over all frames of all channels (bands,), and the number of frames.
 
     Raises:
         ValueError: there is no recording that is long enough.
     """
     total, frames = torch.zeros(settings.bands, dtype=torch.float64), 0
-    for path in paths:
-        info = probe(path)
-        wav = torch.from_numpy(read(path)).float() / 2.0 ** (info.bits - 1)
-        if info.sample_rate_hz != settings.sample_rate_hz:
-            from torchaudio.functional import resample
-
-            wav = resample(wav, info.sample_rate_hz, settings.sample_rate_hz)
+    for file in files:
+        wav = torch.from_numpy(read_sound(file.path, settings.sample_rate_hz, stream=file.stream))
         if wav.shape[1] <= settings.window // 2:
             continue
         mel = mel_spectrogram(wav, settings).double()
         total += mel.sum((0, 2))
         frames += mel.shape[0] * mel.shape[2]
     if not frames:
-        raise ValueError(f"none of {len(paths)} recordings has more than {settings.window // 2} samples")
+        raise ValueError(f"none of {len(files)} recordings has more than {settings.window // 2} samples")
     return (total / frames).float(), frames
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when the file is written, 2 when something that was given is wrong."""
     given = parse_arguments(arguments)
-    found = [path for folder in given.audio for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))]
-    paths = [path for path in found if path.suffix.lower() in ENDINGS]
     try:
         settings = MelSettings(sample_rate_hz=given.sample_rate, bands=given.bands, highest_hz=given.highest_hz)
-        norms, frames = measure(paths, settings)
+        files = scan(given.audio, float_bits=16, progress=True).files
+        norms, frames = measure(files, settings)
+        with given.out.open("wb") as file:
+            torch.save(norms, file)
     except (ValueError, AudioReadError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    torch.save(norms, given.out)
-    print(f"{given.out}: {given.bands} bands over {frames} frames of {len(paths)} files, "
+    print(f"{given.out}: {given.bands} bands over {frames} frames of {len(files)} files, "
           f"from {float(norms.min()):.2f} to {float(norms.max()):.2f}")  # fmt: skip
     return 0
 

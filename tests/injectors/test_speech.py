@@ -38,6 +38,18 @@ def test_the_mel_is_that_of_dlas(normalize: bool, tmp_path: Path) -> None:
     torch.testing.assert_close(injector(pcm), injector(pcm.float() / 32768))
 
 
+def test_the_logarithms_come_back(tmp_path: Path) -> None:
+    torch.save(torch.linspace(-9, -2, 80), tmp_path / "norms.pth")
+    wav = torch.randn(2, 1, 6000)
+    plain = speech.TorchMelSpectrogramInjector()
+    assert torch.equal(plain.logarithms(plain(wav)), plain(wav))
+    changed = speech.TorchMelSpectrogramInjector(
+        mel_norm_file=tmp_path / "norms.pth", normalize=True, true_normalization=True
+    )
+    assert not torch.allclose(changed(wav), plain(wav), atol=0.1)
+    torch.testing.assert_close(changed.logarithms(changed(wav)), plain(wav), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -15,14 +15,18 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from codes.data.audio.reader import AudioFile
 
 VERSION = 1  # raise it when any output changes: caches of resampled audio are named by it
 _WIDTH = 96  # zero crossings of the sinc on either side
 _ROLLOFF = 0.95  # cutoff, as a share of the lower Nyquist frequency
 _BETA = 14.769656459379492  # of the Kaiser window
+_FLOAT_BITS = 24  # that floating point files are rounded to
 _MOST_TAPS = 1 << 24  # in all phases together: 128 MiB
 _STRETCH_FRAMES = 32_768  # of input that are computed at once, about
 
@@ -56,6 +60,18 @@ def resample_counted(pcm: np.ndarray, from_hz: int, to_hz: int, bits: int) -> tu
     parts = list(blocks)
     whole = np.concatenate(parts, axis=1) if parts else np.zeros((len(pcm), 0), _dtype(bits))
     return whole, blocks.num_clipped
+
+
+def read_sound(path: Path, to_hz: int, *, stream: int = 0) -> np.ndarray:
+    """A whole file at that rate: (C, T) float32 in -1 .. 1.
+
+    Raises:
+        AudioReadError: it cannot be read.
+    """
+    with AudioFile(path, stream=stream, float_bits=_FLOAT_BITS) as audio:
+        pcm, info = audio.read(), audio.info
+    made = resample(pcm, info.sample_rate_hz, to_hz, info.bits)
+    return (made / 2.0 ** (info.bits - 1)).astype(np.float32)
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int, bits: int) -> "ResampledBlocks":

@@ -79,10 +79,23 @@ class TorchMelSpectrogramInjector(Injector):
             mel = mel / self.norms[:, None]
         return scaled(mel, MOST_LOG_POWER_MEL) if self.true_normalization else mel
 
+    def logarithms(self, mel: Tensor) -> Tensor:
+        """A mel of forward() as logarithms of the sound's own powers. mel: (..., bands, F) -> same shape."""
+        if self.true_normalization:
+            mel = unscaled(mel, MOST_LOG_POWER_MEL)
+        if self.norms is not None:
+            mel = mel * self.norms.to(mel.device)[:, None]
+        return mel + 2 * math.log(self._gain)
+
 
 def scaled(mel: Tensor, most: float) -> Tensor:
     """Logarithms from that of 1e-5 to `most` as -1 .. 1."""
     return 2 * (mel - LEAST_LOG_MEL) / (most - LEAST_LOG_MEL) - 1
+
+
+def unscaled(mel: Tensor, most: float) -> Tensor:
+    """Back from `scaled`."""
+    return (mel + 1) / 2 * (most - LEAST_LOG_MEL) + LEAST_LOG_MEL
 
 
 class NormalizeMelInjector(Injector):
@@ -94,7 +107,7 @@ class NormalizeMelInjector(Injector):
 
     def inverse(self, mel: Tensor) -> Tensor:
         """Back to logarithms."""
-        return (mel + 1) / 2 * (MOST_LOG_MEL - LEAST_LOG_MEL) + LEAST_LOG_MEL
+        return unscaled(mel, MOST_LOG_MEL)
 
 
 class FrequencyBinNormalizeInjector(Injector):
@@ -217,8 +230,9 @@ def _resampled(filters: Any, wav: Tensor) -> Tensor:
     if filters.orig_freq == filters.new_freq:
         return wav
     step, made = filters.orig_freq // filters.gcd, filters.new_freq // filters.gcd
+    filters.kernel = filters.kernel.to(wav.device)  # kept there: a copy in each step would wait for the device
     flat = functional.pad(wav.reshape(-1, 1, wav.shape[-1]), (filters.width, filters.width + step))
-    out = functional.conv1d(flat, filters.kernel.to(wav), stride=step).transpose(1, 2)
+    out = functional.conv1d(flat, filters.kernel.to(wav.dtype), stride=step).transpose(1, 2)
     length = -(-wav.shape[-1] * made // step)
     return out.reshape(*wav.shape[:-1], -1)[..., :length]
 
