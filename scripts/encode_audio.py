@@ -11,7 +11,7 @@ is not coded again. `mode: codes` of a dataset reads the folder. Exit status: 0;
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from codes.data.audio.listing.file_progress import FileProgress
 from codes.data.audio.listing.folder import FoundFile, scan
 from codes.data.audio.reader import AudioReadError, read
 from codes.data.audio.resample import num_resampled, resample
-from codes.models.codec_blocks import Block, blocks_of, decode_in_blocks
+from codes.devices import usable_device
+from codes.models.codec_blocks import blocks_of, decode_in_blocks
 from codes.models.pretrained_codec import PretrainedCodec
 from codes.yaml_source import OptionError
 
@@ -69,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--each-channel", action="store_true", help="code each channel by itself, with a codec of one channel")
     add("--block-seconds", type=float, default=10.0, help="coded at a time (default: %(default)s)")
     add("--batch", type=int, default=8, help="blocks at a time (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", type=usable_device, default=device, help="(default: %(default)s)")
     add("--out", type=Path, required=True, metavar="DIR", help="where the codes, or the audio, go")
     return parser
 
@@ -92,11 +94,10 @@ class Encoding:
         self.codec, self.options = codec, options
         seconds = (BEFORE_SECONDS, options.block_seconds, AFTER_SECONDS)
         self.before, self.block, self.after = (max(1, round(s * codec.frame_rate_hz)) for s in seconds)
-        files = scan([options.folder], hashes=True, progress=True, float_bits=FLOAT_BITS).files
-        for file in files:
-            self._check(file)
-        self.files = files
-        channels = files[0].info.num_channels if options.each_channel else 1
+        self.files = scan([options.folder], hashes=True, progress=True, float_bits=FLOAT_BITS).files
+        channels = self.files[0].info.num_channels if options.each_channel else 1
+        for file in self.files:
+            self._check(file, channels)
         described = CodecDescription(
             codec=str(options.codec), weights_hash=codec.weights_hash, sample_rate_hz=codec.sample_rate_hz,
             num_channels=codec.num_channels, num_codebooks=codec.num_codebooks, codebook_size=codec.codebook_size,
@@ -104,22 +105,24 @@ class Encoding:
         )  # fmt: skip
         self.cache = CodesCache(options.out, described)
 
-    def _check(self, file: FoundFile) -> None:
-        """Refuse what the codec does not take."""
+    def _check(self, file: FoundFile, coded_channels: int) -> None:
+        """Refuse what the codec does not take, or has other channels than the first file where each is coded."""
         info, codec = file.info, self.codec
         if info.sample_rate_hz != codec.sample_rate_hz and not self.options.resample:
             raise ValueError(
                 f"{file.path} has {info.sample_rate_hz} Hz, the codec takes {codec.sample_rate_hz} Hz: --resample "
                 "resamples it"
             )
-        wanted = self.files[0].info.num_channels if hasattr(self, "files") else info.num_channels
         if not self.options.each_channel and info.num_channels != codec.num_channels:
             hint = " (--each-channel codes each by itself)" if codec.num_channels == 1 else ""
             raise ValueError(
                 f"{file.path} has {info.num_channels} channel(s), the codec takes {codec.num_channels}{hint}"
             )
-        if self.options.each_channel and info.num_channels != wanted:
-            raise ValueError(f"{file.path} has {info.num_channels} channel(s), others have {wanted}")
+        if self.options.each_channel and info.num_channels != coded_channels:
+            raise ValueError(
+                f"{file.path} has {info.num_channels} channel(s), {self.files[0].path} has {coded_channels}: a folder "
+                "of codes has as many for each recording"
+            )
 
     def run(self) -> list[str]:
         """Code what is not there yet; returns what is to be said."""
@@ -164,28 +167,18 @@ class Encoding:
     @torch.no_grad()
     def encode(self, wav: torch.Tensor) -> np.ndarray:
         """wav (C, T) float -> codes (F, K), block by block, as many frames as in one piece."""
-        hop, size = self.codec.hop_samples, self.options.batch
+        hop = self.codec.hop_samples
         frames = -(-wav.shape[1] // hop)
-        wav = torch.nn.functional.pad(wav, (0, frames * hop - wav.shape[1])).to(self.options.device)
+        wav = torch.nn.functional.pad(wav, (0, frames * hop - wav.shape[1]))
         rows = wav[:, None] if self.options.each_channel else wav[None]  # (B, C, T)
+        size = max(1, self.options.batch // len(rows))
+        blocks = list(blocks_of(frames, self.block, self.before, self.after))  # all of one length
         parts: list[torch.Tensor] = []
-        for group in _alike(blocks_of(frames, self.block, self.before, self.after), max(1, size // len(rows))):
+        for group in (blocks[first : first + size] for first in range(0, len(blocks), size)):
             audio = torch.cat([rows[:, :, block.start * hop : block.end * hop] for block in group])
-            codes = self.codec.encode(audio).unflatten(0, (len(group), len(rows)))
+            codes = self.codec.encode(audio.to(self.options.device)).unflatten(0, (len(group), len(rows)))
             parts += [one[:, :, block.kept] for one, block in zip(codes, group, strict=True)]
         return torch.cat(parts, 2).flatten(0, 1).T.cpu().numpy()
-
-
-def _alike(blocks: Iterator[Block], most: int) -> Iterator[list[Block]]:
-    """Blocks of one length in groups."""
-    group: list[Block] = []
-    for block in blocks:
-        if group and (len(group) == most or block.end - block.start != group[0].end - group[0].start):
-            yield group
-            group = []
-        group.append(block)
-    if group:
-        yield group
 
 
 class Decoding:
@@ -206,13 +199,17 @@ class Decoding:
             )
 
     def run(self) -> list[str]:
-        """Write a WAV file for each recording; returns what is to be said."""
+        """Write a WAV file for each recording, a.wav and a.wav.wav of a.flac and a.wav; returns what is to be said."""
         recordings, made = self.cache.recordings(), self.cache.description
+        taken: set[Path] = set()
         with FileProgress("decoding", len(recordings), shown=True) as bar:
             for recording in recordings:
                 stored = np.asarray(self.cache.open(recording)).T.astype(np.int64)
                 codes = torch.from_numpy(stored).to(self.options.device).unflatten(0, (made.coded_channels, -1))
                 place = (self.options.out / recording.relative).with_suffix(".wav")
+                if place in taken:
+                    place = self.options.out / f"{recording.relative}.wav"
+                taken.add(place)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._write(place, codes, recording.num_samples)
                 bar.advance(1)

@@ -21,11 +21,13 @@ from torch import Tensor
 from codes import kmeans
 from codes.data.audio.listing.file_progress import FileProgress
 from codes.data.audio.mono_chunk import MonoChunkDataset
+from codes.devices import usable_device
 from codes.models.speech_features import SpeechFeatures
 from codes.trainer.injectors.semantic import write_clusters
 
 PIECE_SECONDS = 20.0  # of audio that is heard at once
 BATCH_VECTORS = 4096
+FLOAT_BITS = 24  # depth that floating point files are read at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--layer", type=int, default=9, help="which layer's output, from 1 (default: %(default)s)")
     add("--clusters", type=int, default=100, metavar="K", help="how many (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the order and the first centres (default: %(default)s)")
-    add("--device", default="cpu", help="that the model runs on (default: %(default)s)")
+    add("--device", type=usable_device, default="cpu", help="that the model runs on (default: %(default)s)")
     add("--out", type=Path, required=True, metavar="FILE", help="where the clusters go (.safetensors)")
     return parser
 
@@ -84,7 +86,12 @@ def _heard(options: argparse.Namespace, features: SpeechFeatures) -> Iterator[Te
     """The features (F, D) of piece after piece of the audio, on the CPU."""
     rate = features.sample_rate_hz
     audio = MonoChunkDataset(
-        path=options.paths, channels="mono", sample_rate=rate, chunk_frames=rate // 10, val_fraction=0.0
+        path=options.paths,
+        channels="mono",
+        sample_rate=rate,
+        chunk_frames=rate // 10,
+        val_fraction=0.0,
+        float_bits=FLOAT_BITS,
     )
     length = round(PIECE_SECONDS * rate)
     pieces = [

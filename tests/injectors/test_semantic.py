@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import nn
 
@@ -122,3 +124,6 @@ def test_errors_of_the_command(stereo_folder: Path, tmp_path: Path, capsys: pyte
         assert fit_kmeans.main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not Path(out).exists()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "floating.wav", noise, 16_000, subtype="FLOAT")
+    assert fit_kmeans.main([str(tmp_path / "floating.wav"), "--clusters", "6", "--out", out]) == 0

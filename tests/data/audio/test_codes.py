@@ -1,6 +1,7 @@
 """scripts/encode_audio.py, its cache and the dataset of codes: equal to whole encoding, aligned, split, never stale."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from codes.data.audio.codes import CodesDataset
@@ -75,8 +77,6 @@ def test_long_files_in_blocks_give_the_codes_of_the_whole(
     encode(music, "--block-seconds", "0.5", "--batch", "3")
     assert "nothing new" in capsys.readouterr().out
     assert command.main(["--decode", str(cache.root), "--codec", str(codec), "--out", str(tmp_path / "heard")]) == 0
-    import soundfile
-
     recording = cache.recordings()[0]
     heard, rate = soundfile.read(tmp_path / "heard" / "0.wav", dtype="float32")
     assert (len(heard), rate) == (40_001, RATE_HZ)
@@ -180,3 +180,22 @@ def test_what_the_codec_does_not_take(
     assert "give a folder of audio, or --decode" in capsys.readouterr().err
     encode(music, "--batch", "0", status=2, out="b")
     assert "--batch is 0" in capsys.readouterr().err
+    write_wav(tmp_path / "fast" / "b.wav", stereo_music(3000)[:, :1], 16000)
+    encode(tmp_path / "fast", "--resample", "--each-channel", status=2, out="b")
+    assert re.search(r"b\.wav has 1 channel\(s\), .*a\.wav has 2: a folder of codes", capsys.readouterr().err)
+    soundfile.write(music / "nan.wav", np.full(3000, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
+    encode(music, status=2, out="b")
+    assert "nan.wav: holds samples that are not numbers (NaN)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        encode(music, "--device", "cuda:99")
+    assert "argument --device: cuda:99 is no device that can be used here: " in capsys.readouterr().err
+
+
+def test_two_files_of_one_name_are_both_decoded(tmp_path: Path, encode: Callable[..., Path], codec: Path) -> None:
+    (tmp_path / "two").mkdir()
+    for ending, frames in (("flac", 900), ("wav", 500)):
+        soundfile.write(tmp_path / "two" / f"a.{ending}", stereo_music(frames)[:, 0].astype(np.int16), RATE_HZ)
+    heard = tmp_path / "heard"
+    root = encode(tmp_path / "two")
+    assert command.main(["--decode", str(root), "--codec", str(codec), "--out", str(heard)]) == 0
+    assert {path.name: soundfile.info(path).frames for path in heard.iterdir()} == {"a.wav": 900, "a.wav.wav": 500}
