@@ -23,7 +23,13 @@ from codes.data.audio.unsupervised_audio import UnsupervisedAudioDataset
 from codes.data.dataset import SKIPPED, Dataset
 from codes.registry import OptionsOf, Range
 
-_OURS = ("max_wav_length", "max_text_length", "load_conditioning", "num_conditioning_candidates", "conditioning_length")
+_OURS = {  # what the options of a source may not hold, because the dataset's own say it
+    "paired_dataset_args": (
+        *("max_wav_length", "max_text_length"),
+        *("load_conditioning", "num_conditioning_candidates", "conditioning_length"),
+    ),
+    "unsupervised_audio_args": ("pad_to_samples", "pad_to_seconds", "extra_samples", "extra_sample_length"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,8 @@ class GrandConjoinedDataset(Dataset):
     ) -> None:
         if not only_paired and (unsupervised_audio_args is None or text_corpus_args is None):
             raise ValueError("only_paired is false: unsupervised_audio_args and text_corpus_args are needed")
-        self._check(paired_dataset_args)
+        _check("paired_dataset_args", paired_dataset_args, sample_rate)
+        _check("unsupervised_audio_args", unsupervised_audio_args or {}, sample_rate)
         self.sample_rate_hz, self._num_conditioning = sample_rate, num_conditioning_candidates
         conditioning = {
             "load_conditioning": True,
@@ -183,11 +190,6 @@ class GrandConjoinedDataset(Dataset):
             lines += [f"text alone: {line}" for line in (*self.left_out.lines(), f"taken: {len(self.texts)} texts")]
         return [*lines, f"{len(self)} items an epoch"]
 
-    def _check(self, options: Mapping[str, Any]) -> None:
-        ours = [name for name in _OURS if name in options]
-        if ours:
-            raise ValueError(f"paired_dataset_args: {', '.join(ours)} must stand outside, as grand_conjoined's own")
-
     def _text(self, index: int, paired: Mapping[str, Any]) -> dict[str, Any]:
         if self.speech is None:
             text, tokens, length = paired["real_text"], paired["padded_text"], paired["text_lengths"]
@@ -213,6 +215,14 @@ class GrandConjoinedDataset(Dataset):
 
 class GrandConjoinedVoiceDataset(GrandConjoinedDataset):
     """DL-Art-School's name of grand_conjoined."""
+
+
+def _check(name: str, options: Mapping[str, Any], sample_rate: int) -> None:
+    """Refuse options of a source that the dataset itself decides."""
+    ours = [key for key in _OURS[name] if key in options]
+    ours += [key for key in ("sample_rate", "sampling_rate") if options.get(key, sample_rate) != sample_rate]
+    if ours:
+        raise ValueError(f"{name}: {', '.join(ours)} must stand outside, as grand_conjoined's own")
 
 
 def _text_of(line: str, where: str) -> str:

@@ -29,6 +29,7 @@ class TextTokenizer(Protocol):
     """What datasets and inference ask of a tokenizer."""
 
     num_tokens: int
+    cleaner: Cleaner
 
     def examine(self, text: str) -> tuple[list[int], Counter[str]]:
         """Cleaned text as token numbers, and the characters that no token stands for, with their number."""

@@ -289,8 +289,16 @@ def test_grand_conjoined_bad_input(tmp_path: Path):
         ValueError, match="only_paired is false: unsupervised_audio_args and text_corpus_args are needed"
     ):
         conjoined(tmp_path)
-    with pytest.raises(ValueError, match="paired_dataset_args: max_wav_length must stand outside"):
-        GrandConjoinedDataset(paired_dataset_args={"path": tmp_path, "max_wav_length": 3}, only_paired=True)
+    for where, key in (
+        ("paired_dataset_args", "max_wav_length"),
+        ("paired_dataset_args", "sample_rate"),
+        ("unsupervised_audio_args", "pad_to_samples"),
+        ("unsupervised_audio_args", "extra_samples"),
+        ("unsupervised_audio_args", "sampling_rate"),
+    ):
+        args = {"paired_dataset_args": {"path": tmp_path}, "unsupervised_audio_args": {"path": tmp_path}}
+        with pytest.raises(ValueError, match=f"{where}: {key} must stand outside"):
+            GrandConjoinedDataset(**{**args, where: {"path": tmp_path, key: 3}}, only_paired=True)
     with pytest.raises(ValueError, match=r"path is missing: .*data sets of the hub .*bookcorpus.* are not read here"):
         TextCorpus(corpi=[["bookcorpus", ""]])
     bad = corpora.json_lines(tmp_path, [{"text": 3}])

@@ -90,6 +90,6 @@ class TextScreen:
 
     def identity(self) -> bytes:
         """What decides the tokens of a text, as bytes."""
-        if isinstance(self.tokenizer, BpeTokenizer):
-            return hashlib.sha256(self.tokenizer.file.read_bytes()).digest() + self.tokenizer.cleaner.encode()
-        return type(self.tokenizer).__name__.encode()
+        characters = CharacterTokenizer.symbols.encode()
+        made_of = self.tokenizer.file.read_bytes() if isinstance(self.tokenizer, BpeTokenizer) else characters
+        return hashlib.sha256(made_of).digest() + self.tokenizer.cleaner.encode()
