@@ -48,7 +48,7 @@ class Visuals:
         left = []
         for key in self.keys:
             value = state.get(key)
-            if not isinstance(value, Tensor) or value.dim() not in (2, 3) or value.dtype == torch.int64:
+            if not isinstance(value, Tensor) or value.dim() not in (2, 3) or value.dtype in (torch.int64, torch.bool):
                 left.append(key)
                 continue
             for number, item in enumerate(value[:MOST_ITEMS]):

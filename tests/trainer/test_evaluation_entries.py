@@ -1,6 +1,7 @@
 """eval.injectors, eval.evaluators and logger.visuals: run, shown, or left out with one warning."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from codes.trainer.evaluators import (
     MelDistanceEvaluator,
 )
 from codes.trainer.metrics import FigureSum
+from codes.trainer.visuals import Visuals
 from codes.yaml_source import OptionError
 
 VAL: dict[str, Any] = {"datasets.val": {"batch_size": 8}, "train.val_freq": 3}
@@ -37,6 +39,14 @@ def test_evaluators_and_visuals_of_a_run(toy: Any, lines: Any) -> None:
     assert shown == {f"step_00000006/{key}_{i}.{kind}" for key in ("x", "fake_again") for i in (0, 1)
                      for kind in ("png", "wav")}  # fmt: skip
     assert not run.experiment.warnings
+
+
+def test_what_is_neither_picture_nor_sound_is_named(tmp_path: Path) -> None:
+    written: list[Any] = []
+    visuals = Visuals(tmp_path, ["mask", "codes", "wav"], None, False, 8000, lambda path, *_: written.append(path.name))
+    state = {"mask": torch.ones(1, 9).bool(), "codes": torch.ones(1, 9).long(), "wav": torch.ones(1, 9)}
+    assert visuals.show(state, 1, None) == ["mask", "codes"]
+    assert written == ["wav_0.wav"]
 
 
 def test_what_could_never_run_is_left_out_with_one_warning(toy: Any, lines: Any) -> None:
