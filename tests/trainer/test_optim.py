@@ -80,6 +80,41 @@ def test_multi_step_is_a_closed_form(toy: Any) -> None:
     assert group["lr"] == pytest.approx(0.01 * 0.01)
 
 
+def test_multi_step_with_restarts() -> None:
+    """A restart sets the rate to its weight times the base; milestones at or before it count no more."""
+    scheme: dict[str, Any] = {"default_lr_scheme": "MultiStepLR", "gen_lr_steps": [2, 4, 6, 6], "lr_gamma": 0.1}
+    shares = [1, 1, 0.1, 0.1, 0.5, 0.5, 0.005, 0.005, 0.25, 0.25]
+    found = rates(10, **scheme, restarts=[4, 8], restart_weights=[0.5, 0.25])
+    assert found == pytest.approx([BASE_LR * share for share in shares])
+    shares = [1, 1, 0.1, 0.1, 1, 1, 0.01, 0.01, 1, 1]
+    assert rates(10, **scheme, restarts=[4, 8]) == pytest.approx([BASE_LR * share for share in shares])
+    with pytest.raises(ValueError, match="restart_weights needs one factor for each of restarts"):
+        rates(1, **scheme, restarts=[4], restart_weights=[1.0, 0.5])
+
+
+def test_progressive_multi_step() -> None:
+    """Every group counts the milestones from its own start; one that progressive_starts does not reach from 0."""
+    train = TrainOptions(niter=8, default_lr_scheme="ProgressiveMultiStepLR", gen_lr_steps=[2, 4], lr_gamma=0.1,
+                         progressive_starts=[0, 3])  # fmt: skip
+    found = [[learning_rate(BASE_LR, step, train, group) / BASE_LR for step in range(1, 9)] for group in range(3)]
+    assert found[0] == found[2] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+    assert found[1] == pytest.approx([1, 1, 1, 1, 1, 0.1, 0.1, 0.01])
+
+
+def test_the_groups_of_a_network_have_their_own_starts(toy: Any) -> None:
+    trainer = toy.trainer({
+        "train.default_lr_scheme": "ProgressiveMultiStepLR", "train.gen_lr_steps": [1], "train.lr_gamma": 0.1,
+        "train.progressive_starts": [0, 1], "train.niter": 3,
+        "steps.fit.optimizer_params": {"lr": 0.01, "param_groups": {"last": {"lr": 0.5}}},
+    })  # fmt: skip
+    groups = trainer.parts.updaters["net"][0].optimizer.param_groups
+    found = []
+    for _ in range(3):
+        trainer.train_step()
+        found.append(sorted({group["lr"] for group in groups}))
+    assert found == [pytest.approx(pair) for pair in ([0.01, 0.5], [0.001, 0.5], [0.001, 0.05])]
+
+
 def test_cosine_without_restarts() -> None:
     found = rates(10, default_lr_scheme="CosineAnnealingLR_Restart", eta_min=0.01)
     assert found == pytest.approx(torch_rates(10, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10, 0.01)))
