@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from codes.convert import INVALID, Component, Converter
-from codes.run_files import best_checkpoint
+from codes.run_files import best_checkpoint, network_weights
 from codes.weights import fit_weights, load_weights
 from codes.yaml_source import Mark, Node, OptionError, read_yaml
 
@@ -43,9 +43,7 @@ def weights_file(source: Path, name: str) -> Path:
     """The file itself; of a run's folder, the moving average where there is one."""
     if not source.is_dir():
         return source
-    checkpoint = best_checkpoint(source)
-    averaged = checkpoint / f"{name}_ema.safetensors"
-    return averaged if averaged.is_file() else checkpoint / f"{name}.safetensors"
+    return network_weights(best_checkpoint(source), name)
 
 
 def _child(node: Node, *keys: str) -> Node | None:

@@ -1,4 +1,4 @@
-"""Where a run keeps what it learned: its best checkpoint, for those who use a trained network without the trainer."""
+"""Where a run keeps what it learned, for those who use a trained network without the trainer."""
 
 import json
 from pathlib import Path
@@ -19,3 +19,9 @@ def best_checkpoint(run: Path) -> Path:
     best = json.loads(marks.read_text(encoding="utf-8"))["best"] if marks.is_file() else None
     by_step = {int(path.name.removeprefix("step_")): path for path in found}
     return by_step.get(int(best["step"]), found[-1]) if best else found[-1]
+
+
+def network_weights(checkpoint: Path, name: str) -> Path:
+    """A network's file in a checkpoint: the averaged weights where there are any."""
+    averaged = checkpoint / f"{name}_ema.safetensors"
+    return averaged if averaged.is_file() else checkpoint / f"{name}.safetensors"

@@ -13,7 +13,7 @@ from torch import Tensor
 from codes import registry
 from codes.experiment import load_experiment
 from codes.models.audio_codec import AudioCodec
-from codes.run_files import best_checkpoint
+from codes.run_files import best_checkpoint, network_weights
 
 DESCRIPTION, WEIGHTS = "codec.json", "codec.safetensors"
 
@@ -33,8 +33,7 @@ def load_run_codec(run: Path) -> AudioCodec:
         checkpoint = best_checkpoint(run)
     except FileNotFoundError as error:
         raise ValueError(f"path is {run}: {error}") from error
-    averaged = checkpoint / f"{name}_ema.safetensors"
-    return _filled(entry.built_from.build(), averaged if averaged.is_file() else checkpoint / f"{name}.safetensors")
+    return _filled(entry.built_from.build(), network_weights(checkpoint, name))
 
 
 def load_exported_codec(folder: Path) -> AudioCodec:

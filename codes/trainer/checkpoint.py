@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codes.run_files import best_checkpoint
 from codes.weights import CheckpointError as CheckpointError
 from codes.weights import fit_weights as fit_weights
 from codes.weights import load_weights as load_weights
@@ -160,6 +161,20 @@ def verify(checkpoint: Path) -> None:
 def _earlier(checkpoint: Path) -> str:
     others = [str(path) for path in list_checkpoints(checkpoint.parent) if path != checkpoint]
     return ", ".join(others) or "(none is left)"
+
+
+def choose_checkpoint(run: Path, wanted: Path | None = None) -> Path:
+    """A verified checkpoint of a run: the wanted one, else its best, or its newest where none is marked.
+
+    Raises:
+        CheckpointError: there is none yet, or a file of it is missing, truncated or altered.
+    """
+    try:
+        chosen = wanted or best_checkpoint(run)
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
+    verify(chosen)
+    return chosen
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from codes.entries import Experiment, StepEntry
-from codes.experiment import load_experiment
-from codes.run_files import best_checkpoint
-from codes.trainer import checkpoint as checkpoints
-from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.code_sampling import CodesWay, Stream
+from codes.trainer.export import open_run, trained_networks
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.codes import CodecInjector
-from codes.trainer.lora import add_lora
 from codes.trainer.precision import choose_device
 
 AUDIO_KEYS = ("wav", "prev", "past")  # of datasets: what a network of continuation begins with
@@ -51,21 +47,11 @@ class Continuation:
     """
 
     def __init__(self, run: Path, network: str | None = None, checkpoint: Path | None = None) -> None:
-        if not (run / "options.yml").is_file():
-            raise CheckpointError(f"{run} is no run: it has no options.yml")
-        self.experiment: Experiment = load_experiment(run / "options.yml")
-        self.checkpoint = checkpoint or _checkpoint(run)
-        checkpoints.verify(self.checkpoint)
+        self.experiment, self.checkpoint = open_run(run, checkpoint)
         self.device = choose_device(self.experiment.options)
-        torch.manual_seed(self.experiment.options.train.manual_seed)
-        self.networks: dict[str, nn.Module] = {
-            name: entry.built_from.build() for name, entry in self.experiment.networks.items()
-        }
-        for name, module in self.networks.items():
-            lora = self.experiment.networks[name].flags.lora
-            if lora is not None:
-                add_lora(module, name, lora)
-            self._load(name, module)
+        self.networks = trained_networks(self.experiment, self.checkpoint)
+        for module in self.networks.values():
+            module.to(self.device)
         self._connect(network)
 
     @classmethod
@@ -100,16 +86,6 @@ class Continuation:
         self.sample_rate_hz = getattr(injector, "audio_rate_hz", None) or self.sample_rate_hz or codec.sample_rate_hz
         if hasattr(injector, "audio_rate_hz"):
             injector.audio_rate_hz = self.sample_rate_hz
-
-    def _load(self, name: str, module: nn.Module) -> None:
-        """The averaged weights where there are any; a frozen network's may be in the file that it came from."""
-        files = [self.checkpoint / f"{name}_ema.safetensors", self.checkpoint / f"{name}.safetensors"]
-        pretrained = self.experiment.options.path.pretrain_model.get(name)
-        source = next((file for file in files if file.is_file()), pretrained)
-        if source is None:
-            raise CheckpointError(f"{self.checkpoint} has no weights of network {name}")
-        checkpoints.fit_weights(module, name, checkpoints.load_weights(source), source, strict=True)
-        module.to(self.device).eval().requires_grad_(False)
 
     def _choose(self, wanted: str | None) -> str:
         able = [name for name, module in self.networks.items() if _can_go_on(module)]
@@ -290,13 +266,6 @@ def _tail(values: Tensor, made: Tensor) -> tuple[int, ...]:
 
 def _is_codec(injector: Injector) -> bool:
     return isinstance(injector, CodecInjector)
-
-
-def _checkpoint(run: Path) -> Path:
-    try:
-        return best_checkpoint(run)
-    except FileNotFoundError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def _can_go_on(module: nn.Module) -> bool:

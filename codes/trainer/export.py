@@ -19,7 +19,7 @@ from torch import nn
 
 from codes.entries import Experiment
 from codes.experiment import load_experiment
-from codes.run_files import best_checkpoint
+from codes.run_files import network_weights
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.lora import add_lora
@@ -40,27 +40,32 @@ def load_networks(folder: Path, checkpoint: Path | None = None) -> dict[str, nn.
         OptionError: its options.yml cannot be loaded.
         CheckpointError: there is no checkpoint, or it does not fit.
     """
-    experiment, chosen = _opened(folder, checkpoint)
+    return trained_networks(*open_run(folder, checkpoint))
+
+
+def trained_networks(experiment: Experiment, checkpoint: Path) -> dict[str, nn.Module]:
+    """`load_networks` of a run that `open_run` has opened."""
     torch.manual_seed(experiment.options.train.manual_seed)
     networks: dict[str, nn.Module] = {}
     for name, entry in experiment.networks.items():
         network = entry.built_from.build()
         if entry.flags.lora is not None:
             add_lora(network, name, entry.flags.lora)
-        source = weights_file(experiment, chosen, name)
+        source = weights_file(experiment, checkpoint, name)
         checkpoints.fit_weights(network, name, checkpoints.load_weights(source), source, strict=True)
         networks[name] = network.eval().requires_grad_(False)
     return networks
 
 
-def _opened(folder: Path, checkpoint: Path | None) -> tuple[Experiment, Path]:
+def open_run(folder: Path, checkpoint: Path | None = None) -> tuple[Experiment, Path]:
+    """The experiment of a run or of an exported folder, and its verified checkpoint: the best where none is given.
+
+    Raises:
+        OptionError, CheckpointError: as `load_networks`.
+    """
     if not (folder / "options.yml").is_file():
         raise CheckpointError(f"{folder} is no run: it has no options.yml")
-    try:
-        chosen = checkpoint or best_checkpoint(folder)
-    except FileNotFoundError as error:
-        raise CheckpointError(str(error)) from error
-    checkpoints.verify(chosen)
+    chosen = checkpoints.choose_checkpoint(folder, checkpoint)
     return load_experiment(folder / "options.yml"), chosen
 
 
@@ -70,8 +75,8 @@ def weights_file(experiment: Experiment, checkpoint: Path, name: str) -> Path:
     Raises:
         CheckpointError: there are none.
     """
-    files = [checkpoint / f"{name}_ema.safetensors", checkpoint / f"{name}.safetensors"]
-    source = next((file for file in files if file.is_file()), experiment.options.path.pretrain_model.get(name))
+    file = network_weights(checkpoint, name)
+    source = file if file.is_file() else experiment.options.path.pretrain_model.get(name)
     if source is None:
         raise CheckpointError(f"{checkpoint} has no weights of network {name}")
     return source
@@ -95,8 +100,8 @@ def export_run(run: Path, out: Path, checkpoint: Path | None = None) -> list[str
     """
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give a new folder")
-    experiment, chosen = _opened(run, checkpoint)
-    networks = load_networks(run, chosen)
+    experiment, chosen = open_run(run, checkpoint)
+    networks = trained_networks(experiment, chosen)
     step = checkpoints.step_of(chosen)
     weights = {
         name: checkpoints.load_weights(weights_file(experiment, chosen, name))

@@ -6,7 +6,6 @@ The file holds the weights and, in its metadata, what a decoder must know, the o
 for people the experiment as it ran and what else they are told.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from codes.adaptive.cascade_options import AdaptiveOptions
 from codes.compression.residual_model import residual_model_bytes
 from codes.entries import Experiment
 from codes.experiment import load_experiment
-from codes.trainer.checkpoint import CheckpointError, list_checkpoints, load_weights, step_of, verify
+from codes.run_files import network_weights
+from codes.trainer.checkpoint import CheckpointError, choose_checkpoint, load_weights, step_of
 
 SOURCES = ("residual_chunk", "linear_prediction")  # the dataset and the injector that predict
 
@@ -42,9 +42,8 @@ def residual_model_file(run: Path, about: Mapping[str, str] | None = None) -> by
     adaptive = _adaptive(experiment)
     mixtures = networks[found[0]].build().mixtures
     try:
-        checkpoint = _best(run / "checkpoints")
-        averaged = checkpoint / f"{found[0]}_ema.safetensors"
-        weights = load_weights(averaged if averaged.is_file() else checkpoint / f"{found[0]}.safetensors")
+        checkpoint = choose_checkpoint(run)
+        weights = load_weights(network_weights(checkpoint, found[0]))
     except CheckpointError as error:
         raise ValueError(str(error)) from error
     tensors: dict[str, np.ndarray] = {name: tensor.float().numpy() for name, tensor in weights.items()}
@@ -60,15 +59,3 @@ def _adaptive(experiment: Experiment) -> AdaptiveOptions:
         if component.type in SOURCES:
             return component.options.get("adaptive") or AdaptiveOptions()
     raise ValueError(f"a residual_lm needs the dataset {SOURCES[0]} or the injector {SOURCES[1]}: there is neither")
-
-
-def _best(folder: Path) -> Path:
-    """The best checkpoint, or the newest where none is marked."""
-    found = {step_of(path): path for path in list_checkpoints(folder)}
-    if not found:
-        raise ValueError(f"{folder} holds no checkpoint: train the run first")
-    marks = json.loads((folder / "marks.json").read_text()) if (folder / "marks.json").is_file() else {}
-    best = int((marks.get("best") or {}).get("step", -1))
-    chosen = found.get(best, found[max(found)])
-    verify(chosen)
-    return chosen

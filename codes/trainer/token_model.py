@@ -29,7 +29,8 @@ from codes.entries import Entry, Experiment, StepEntry
 from codes.experiment import load_experiment
 from codes.models.llama import Llama
 from codes.models.token_walk import TokenLanguageModel, fingerprint
-from codes.trainer.checkpoint import CheckpointError, fit_weights, list_checkpoints, load_weights, verify
+from codes.run_files import network_weights
+from codes.trainer.checkpoint import CheckpointError, choose_checkpoint, fit_weights, load_weights
 from codes.yaml_source import Mark, Node, OptionError, parse_yaml
 
 KEY = "waveschool_tokens"
@@ -81,8 +82,8 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
     component = experiment.networks[name].built_from
     kwargs = resolve.resolved(experiment)["networks"][name]["kwargs"]
     built: nn.Module = component.build()
-    weights = _weights(run, experiment, name)
     try:
+        weights = load_weights(network_weights(choose_checkpoint(run), name))
         fit_weights(built, name, weights, run, strict=True)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
@@ -97,27 +98,6 @@ def token_model_file(run: Path, network: str | None = None, **lanes: int) -> byt
 def _lane_frames(options: dict[str, Any], tokens: PcmTokens) -> int:
     """The least length of a lane."""
     return max(LANE_FRAMES, LANE_CONTEXTS * options.get("context", 0) // len(tokens.places))
-
-
-def _weights(run: Path, experiment: Experiment, name: str) -> dict[str, Tensor]:
-    """The weights of the best checkpoint, or of the newest where none is marked; averaged ones where there are any."""
-    folder = run / "checkpoints"
-    try:
-        return _best_weights(folder, name)
-    except CheckpointError as error:
-        raise ValueError(str(error)) from error
-
-
-def _best_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    found = {int(path.name.rpartition("_")[2]): path for path in list_checkpoints(folder)}
-    if not found:
-        raise CheckpointError(f"{folder} holds no checkpoint: train the run first")
-    marks = json.loads((folder / "marks.json").read_text()) if (folder / "marks.json").is_file() else {}
-    best = int((marks.get("best") or {}).get("step", -1))
-    chosen = found.get(best, found[max(found)])
-    verify(chosen)
-    averaged = chosen / f"{name}_ema.safetensors"
-    return load_weights(averaged if averaged.is_file() else chosen / f"{name}.safetensors")
 
 
 def _reader(experiment: Experiment, run: Path, network: str | None) -> tuple[str, StepEntry, Entry]:

@@ -115,7 +115,7 @@ def test_what_cannot_be_coded_is_said(bytes_run: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"expected network 'other' \(gpt or llama\), found: lm"):
         token_model_file(bytes_run, network="other")
     (tmp_path / "options.yml").write_text((bytes_run / "options.yml").read_text())
-    with pytest.raises(ValueError, match="holds no checkpoint: train the run first"):
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
         token_model_file(tmp_path)
     text = (bytes_run / "options.yml").read_text()
     options = yaml.safe_load(text)
