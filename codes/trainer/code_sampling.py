@@ -19,7 +19,7 @@ from codes.trainer.injectors.codes import CodecInjector, EncodecCodesInjector
 from codes.trainer.item_sampling import Sound
 from codes.yaml_source import Mark, OptionError
 
-BEFORE_FRAMES = 50  # decoded with what is new of a stream, and dropped
+BEFORE_FRAMES, AFTER_FRAMES = 50, 25  # decoded with what is new of a stream, and dropped
 
 
 class CodesWay:
@@ -94,7 +94,7 @@ class CodesWay:
 
 
 class Stream:
-    """Decodes codes as they come and hands on the audio that is new.
+    """Decodes codes as they come and hands on the audio that is new, once what a codec sees after it is there.
 
     Args:
         way: to the codec.
@@ -105,15 +105,17 @@ class Stream:
     def __init__(self, way: CodesWay, start_frame: int, write: Callable[[Tensor], None]) -> None:
         self.way, self.done, self.write = way, start_frame, write
 
-    def __call__(self, codes: Tensor) -> None:
-        """codes (B, K, F): all that are complete so far."""
-        if codes.shape[2] <= self.done:
+    def __call__(self, codes: Tensor, last: bool = False) -> None:
+        """codes (B, K, F): all that are complete so far; last: no more will come."""
+        frames = codes.shape[2]
+        end = frames if last else frames - AFTER_FRAMES
+        if end <= self.done:
             return
         first = max(0, self.done - BEFORE_FRAMES)
         wav = self.way.sound(codes[:, :, first:])
-        start = wav.shape[2] * (self.done - first) // (codes.shape[2] - first)
-        self.write(wav[:, :, start:])
-        self.done = codes.shape[2]
+        start, stop = (wav.shape[2] * (frame - first) // (frames - first) for frame in (self.done, end))
+        self.write(wav[:, :, start:stop])
+        self.done = end
 
 
 class CodesSampler:

@@ -186,7 +186,7 @@ class Continuation:
             codes.expand(num, -1, -1), injector.frames_of(frames), temperature=temperature, top_k=top_k, top_p=top_p,
             generator=torch.Generator(self.device).manual_seed(seed), progress=progress, emit=heard,
         )  # fmt: skip
-        heard(made)
+        heard(made, last=True)
 
     @torch.no_grad()
     def make(

@@ -10,10 +10,12 @@ import soundfile
 import torch
 
 from codes.experiment import load_experiment
+from codes.models.pretrained_codec import PretrainedCodec
 from codes.trainer.checkpoint import CheckpointError
-from codes.trainer.code_sampling import Stream
+from codes.trainer.code_sampling import CodesWay, Stream
 from codes.trainer.continuation import Continuation, Prompt
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.injectors.codes import CachedCodesInjector
 from codes.trainer.metrics import read_metrics
 from codes.yaml_source import OptionError
 from scripts import sample as command
@@ -98,14 +100,17 @@ def test_sampling_goes_on_after_a_prompt_and_repeats(run: Path, tmp_path: Path, 
     assert command.main(["--run", str(run), "--seconds", "0.1", "--num", "1", "--out", str(tmp_path / "val")]) == 0
 
 
-def test_a_stream_gives_what_decoding_at_once_gives(run: Path) -> None:
-    way = Continuation(run).codes
-    assert way is not None
-    codes = torch.randint(256, (2, 4, 130))
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_stream_gives_what_decoding_at_once_gives(causal: bool, tmp_path: Path) -> None:
+    codec = PretrainedCodec(path=own_codec(tmp_path, causal=causal))
+    way = CodesWay([CachedCodesInjector(codec=codec)], torch.nn.Identity())
+    codes = torch.randint(16, (2, 4, 130))
     parts: list[torch.Tensor] = []
     stream = Stream(way, 0, parts.append)
     for frames in (1, 3, 64, 64, 129, 130):
         stream(codes[:, :, :frames])
+    stream(codes, last=True)
+    assert len(parts) == 4
     assert torch.allclose(torch.cat(parts, 2), way.sound(codes), atol=1e-4)
 
 
