@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,9 +17,9 @@ from codes.models.unified_voice import UnifiedVoice2
 from codes.trainer.check import check
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 from codes.trainer.speaking import Speaker
-from codes.weights import CheckpointError, fit_weights
+from codes.weights import CheckpointError, fit_weights, load_weights
 from scripts import mel_norms, speak
-from tests.speech_networks import write_corpus, write_networks
+from tests.speech_networks import DVAE, write_corpus, write_networks
 
 ROOT = Path(__file__).resolve().parents[1]
 # The keys and values of the example that DL-Art-School's users start from; sizes are cut down by overrides below.
@@ -240,6 +241,37 @@ def test_text_becomes_sound(spoken_run: Path, dlas: Path, tmp_path: Path, capsys
     assert "codes, " in capsys.readouterr().out
 
 
+def test_a_voice_is_what_training_hears(spoken_run: Path, tmp_path: Path) -> None:
+    """Any format and rate that a dataset takes: the same sound as floats in two channels and at twice the rate."""
+    import soundfile
+
+    sound = np.sin(np.arange(44100) * 0.05) * 0.3
+    soundfile.write(tmp_path / "a.wav", np.stack([sound, sound], 1), 44100, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", sound[::2], 22050, subtype="PCM_16")
+    speaker = Speaker(spoken_run)
+    first, second = speaker.voice([tmp_path / "a.wav", tmp_path / "b.wav"]).unbind(1)
+    assert first.shape == (1, 80, 8192 // 256 + 1)
+    loud = second > second.max() - 6
+    torch.testing.assert_close(first[loud], second[loud], rtol=0, atol=0.05)
+
+
+def test_the_codes_may_come_of_a_network_of_the_run(dlas: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(GPT_YML)
+    values["networks"]["gpt"]["kwargs"] |= SIZES
+    values["networks"]["dvae"] = {"which_model": "lucidrains_dvae", "kwargs": DVAE, "trainable": False}
+    values["path"] = {"pretrain_model_dvae": "dvae.pth"}
+    to_codes = values["steps"]["gpt_train"]["injectors"]["to_codes"]
+    del to_codes["dvae_config"]
+    to_codes["dvae"] = "dvae"
+    file = dlas.with_name("both.yml")
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    trainer = ExtensibleTrainer(load_experiment(file, short(tmp_path, 1)))
+    assert trainer.train()
+    speaker, dvae = Speaker(trainer.folder.path), load_weights(dlas.with_name("dvae.pth"))
+    assert torch.equal(speaker.codes.dvae.codebook.embed, dvae["codebook.embed"])
+    assert speaker.to_mel(torch.tensor([3, 40])).shape == (80, 8)
+
+
 def test_what_cannot_be_spoken(spoken_run: Path, tmp_path: Path) -> None:
     speaker = Speaker(spoken_run)
     with pytest.raises(ValueError, match="has what the tokenizer does not know: '漢'"):
@@ -264,7 +296,9 @@ def test_norms_of_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert norms.isfinite().all()
     assert "80 bands over " in capsys.readouterr().out
     assert mel_norms.main([str(tmp_path / "nothing")]) == 2
-    assert "none of 0 recordings" in capsys.readouterr().err
+    assert "nothing does not exist" in capsys.readouterr().err
+    assert mel_norms.main([str(tmp_path), "--out", str(tmp_path / "no" / "norms.pth")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_the_commands_say_what_is_wrong(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:

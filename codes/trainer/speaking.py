@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codes.data.audio.reader import probe, read
+from codes.data.audio.resample import read_sound
 from codes.data.text.tokenizer import BpeTokenizer, CharacterTokenizer, TextTokenizer
-from codes.entries import Entry, Experiment
-from codes.experiment import load_experiment
+from codes.entries import Entry
 from codes.models.unified_voice import UnifiedVoice2
-from codes.other_config import weights_file
 from codes.speech_mel import griffin_lim
+from codes.trainer.export import open_run, trained_networks
 from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
 from codes.trainer.injectors.speech_codes import DiscreteTokenInjector
-from codes.weights import CheckpointError, fit_weights, load_weights
+from codes.weights import CheckpointError
 
 Vocoder = Callable[[Tensor], Tensor]  # log-mel (bands, F) -> sound (T,)
 
@@ -37,16 +36,16 @@ class Speaker:
     """
 
     def __init__(self, run: Path, device: torch.device | None = None) -> None:
-        options = run / "options.yml"
-        if not options.is_file():
-            raise CheckpointError(f"{run} is no run: it has no options.yml")
         self.device = device or torch.device("cpu")
-        experiment = load_experiment(options)
-        name, self.gpt = self._gpt(experiment, run)
-        self.gpt_name = name
+        experiment, checkpoint = open_run(run)
+        networks = trained_networks(experiment, checkpoint)
+        gpt = next((network for network in networks.values() if isinstance(network, UnifiedVoice2)), None)
+        if gpt is None:
+            raise CheckpointError(f"{run} has no unified_voice2 among its networks ({', '.join(networks)})")
+        self.gpt = gpt.to(self.device)
         entries = [entry for step in experiment.steps for entry in step.injectors]
         mel = self._injector(entries, "torch_mel_spectrogram").build()
-        codes = self._injector(entries, "discrete_token").build()
+        codes = self._injector(entries, "discrete_token").build(networks)
         assert isinstance(mel, TorchMelSpectrogramInjector)
         assert isinstance(codes, DiscreteTokenInjector)
         self.mel, self.codes = mel, codes
@@ -55,18 +54,6 @@ class Speaker:
         self.tokenizer = _tokenizer(train)
         self.clip_samples = int(train.get("conditioning_length", 44_100))
         self.sample_rate_hz = self.mel.settings.sample_rate_hz
-
-    def _gpt(self, experiment: Experiment, run: Path) -> tuple[str, UnifiedVoice2]:
-        for name, entry in experiment.networks.items():
-            if issubclass(entry.built_from.cls, UnifiedVoice2):
-                network = entry.built_from.build()
-                try:
-                    source = weights_file(run, name)
-                except FileNotFoundError as error:
-                    raise CheckpointError(str(error)) from error
-                fit_weights(network, name, load_weights(source), source, strict=True)
-                return name, network.to(self.device).eval()
-        raise CheckpointError(f"{run} has no unified_voice2 among its networks ({', '.join(experiment.networks)})")
 
     def _injector(self, entries: list[Entry], kind: str) -> Any:
         found = next((entry.built_from for entry in entries if entry.built_from.type == kind), None)
@@ -101,14 +88,9 @@ class Speaker:
 
     def _clip(self, path: Path) -> Tensor:
         """The middle of a recording, (1, 1, clip_samples) float at the run's rate."""
-        facts = probe(path)
-        pcm = torch.from_numpy(read(path)).double().mean(0, keepdim=True) / 2.0 ** (facts.bits - 1)
-        if facts.sample_rate_hz != self.sample_rate_hz:
-            from torchaudio.functional import resample as resample_floats
-
-            pcm = resample_floats(pcm, facts.sample_rate_hz, self.sample_rate_hz)
-        start = max(0, (pcm.shape[1] - self.clip_samples) // 2)
-        cut = pcm[:, start : start + self.clip_samples].float()
+        sound = torch.from_numpy(read_sound(path, self.sample_rate_hz)).mean(0, keepdim=True)
+        start = max(0, (sound.shape[1] - self.clip_samples) // 2)
+        cut = sound[:, start : start + self.clip_samples]
         filled = torch.nn.functional.pad(cut, (0, self.clip_samples - cut.shape[1]))
         return filled[None].to(self.device)
 
@@ -118,7 +100,7 @@ class Speaker:
         return self.gpt.generate(self.voice(clips), self.tokens(text), generator=generator, **choice)
 
     def to_mel(self, codes: Tensor) -> Tensor:
-        """Codes (N,) as a log-mel spectrogram (bands, F), not divided by norms.
+        """Codes (N,) as a log-mel spectrogram of powers (bands, F), neither divided by norms nor scaled.
 
         Raises:
             ValueError: there is no code, or the GPT knows codes that the DVAE does not.
@@ -127,8 +109,7 @@ class Speaker:
             raise ValueError("the reading is empty: its first code was the stop")
         if int(codes.max()) >= self.codes.dvae.num_tokens:
             raise ValueError(f"code {int(codes.max())} is none of the DVAE's {self.codes.dvae.num_tokens}")
-        mel = self.codes.inverse(codes[None])[0].float()
-        return mel if self.mel.norms is None else mel * self.mel.norms.to(mel.device)[:, None]
+        return self.mel.logarithms(self.codes.inverse(codes[None])[0].float())
 
     def to_sound(self, codes: Tensor, vocoder: Vocoder | None = None) -> Tensor:
         """Codes (N,) as sound (T,), by Griffin and Lim where no vocoder is given."""
