@@ -241,6 +241,8 @@ class Loader:
 
     def _made(self, places: list[tuple[int, int]]) -> dict[str, Any]:
         batch = _checked(self._batches[places])
+        if self._stream.endless:  # a look at training data is no read of the run: it must not count again on resuming
+            batch.pop(SKIPPED, None)
         self._count_skipped(batch)
         return batch
 

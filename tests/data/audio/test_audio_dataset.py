@@ -86,6 +86,10 @@ def test_a_file_broken_in_the_middle_is_skipped_counted_and_stops_at_the_ceiling
         assert SKIPPED not in loader.next()
     assert loader.skipped.keys() == {str(tmp_path / "broken.flac")}
     assert loader.skipped[str(tmp_path / "broken.flac")] > 1, "one file, however often it was drawn"
+    counted = dict(loader.skipped)
+    for number in range(10):
+        assert SKIPPED not in loader.share(number)[0] | loader.batch(number)
+    assert loader.skipped == counted, "a look at what training reads is no read of the run"
     loader = Loader(dataset(tmp_path, on_error="skip", max_errors=0), 4, seed=0, endless=True)
     with pytest.raises(AudioReadError, match=r"max_errors is 0, and 1 files cannot be read; the last: .*broken\.flac"):
         take_all(loader)
