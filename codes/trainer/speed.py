@@ -67,6 +67,7 @@ def prepare(experiment: Experiment, parts: Parts) -> list[str]:
     """
     options, notes = experiment.options, []
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = options.tf32  # convolutions have a switch of their own, which is on
     apart = _differentiated_twice(experiment)
     for name, network in parts.networks.items() if options.compile else ():
         if name in apart:

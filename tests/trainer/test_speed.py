@@ -59,6 +59,13 @@ def test_gpus_by_the_names_that_torch_gives() -> None:
     assert GPUS["a100"].peak_flops(torch.float32, False) == 19.5e12
 
 
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_of_products_and_of_convolutions(toy: Any, tf32: bool) -> None:
+    toy.trainer({"tf32": tf32})
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about torch itself
 def test_compiled_networks_train_as_others_do(toys: Any, weights: Any) -> None:
     plain = toys().train({"train.niter": 3})
