@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as a request that the loop reads between two steps; a second one stops at once."""
+"""Ctrl-C and SIGTERM as a request that the loop reads between two steps; Ctrl-C after that stops at once.
+
+A second SIGTERM does not: schedulers send it to every process of a job, and torchrun hands its own on to the same ones.
+"""
 
 import signal
 from types import FrameType
@@ -26,7 +29,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if not self.requested:
+            self.requested, self.name = True, signal.Signals(number).name
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
-        self.name = signal.Signals(number).name
