@@ -156,8 +156,8 @@ def joined(options: ExperimentOptions) -> Iterator[Ranks]:
         yield ranks
         return
     timeout = datetime.timedelta(minutes=options.dist_timeout_minutes)
-    backend = options.dist_backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    if torch.cuda.is_available():
+    backend = choose_backend(options)
+    if "cuda" in backend and device_number(options, ranks) < torch.cuda.device_count():  # else build() says so
         torch.cuda.set_device(device_number(options, ranks))
     try:
         store = _fresh_store(ranks, timeout)
@@ -166,6 +166,20 @@ def joined(options: ExperimentOptions) -> Iterator[Ranks]:
     except (RuntimeError, distributed.DistError) as error:
         raise _translated(error, ranks) from error
     distributed.destroy_process_group()
+
+
+def choose_backend(options: ExperimentOptions) -> str:
+    """How the processes talk, in torch's words: numbers on the CPU always by gloo, a wish to stop among them.
+
+    Raises:
+        RankError: nccl is wanted where no GPU is used.
+    """
+    if torch.cuda.is_available() and options.gpu_ids:
+        wanted = options.dist_backend or "nccl"
+        return wanted if ":" in wanted else f"cpu:gloo,cuda:{wanted}"
+    if options.dist_backend == "nccl":
+        raise RankError("dist_backend is nccl, which needs a GPU for each process: here it must be gloo, or left out")
+    return options.dist_backend or "gloo"
 
 
 def _fresh_store(ranks: Ranks, timeout: datetime.timedelta) -> Any:

@@ -19,7 +19,8 @@ def choose_device(options: ExperimentOptions, ranks: Ranks = Ranks()) -> torch.d
         return torch.device("cpu")
     number = device_number(options, ranks)
     if number >= torch.cuda.device_count():
-        raise ValueError(f"gpu_ids names GPU {number}; this machine has {torch.cuda.device_count()} (from 0)")
+        who = "gpu_ids names" if ranks.size == 1 else f"process {ranks.rank} of {ranks.size} wants"
+        raise ValueError(f"{who} GPU {number}; this machine has {torch.cuda.device_count()} (from 0)")
     return torch.device("cuda", number)
 
 

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from codes.experiment import load_experiment
-from codes.trainer.distributed import Agreement, Ranks
+from codes.trainer.distributed import Agreement, RankError, Ranks, choose_backend
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.precision import choose_device
 
 ROOT = Path(__file__).resolve().parents[2]
 RANK_RUNS = Path(__file__).with_name("rank_runs.py")
@@ -309,6 +310,37 @@ class _Alone(Ranks):
 
     def wait(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gpu_ids", "wanted", "found"),
+    [
+        (0, [0], None, "gloo"),
+        (2, [], None, "gloo"),
+        (2, [0], None, "cpu:gloo,cuda:nccl"),
+        (2, [0], "nccl", "cpu:gloo,cuda:nccl"),
+        (2, [0], "cpu:gloo,cuda:gloo", "cpu:gloo,cuda:gloo"),
+    ],
+)
+def test_numbers_on_the_cpu_go_by_gloo(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, gpus: int, gpu_ids: list[int], wanted: str | None, found: str
+) -> None:
+    """The wish to stop is one, whatever the GPUs talk with."""
+    options = load_experiment(toy.write({"gpu_ids": gpu_ids, "dist_backend": wanted})).options
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    assert choose_backend(options) == found
+
+
+def test_what_gpus_are_missing_is_said(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = load_experiment(toy.write({"dist_backend": "nccl", "gpu_ids": [0]})).options
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RankError, match="dist_backend is nccl, which needs a GPU for each process"):
+        choose_backend(options)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"process 5 of 8 wants GPU 5; this machine has 2 \(from 0\)"):
+        choose_device(options, Ranks(5, 8, 5))
+    assert choose_device(options, Ranks(1, 8, 1)) == torch.device("cuda", 1)
 
 
 def test_one_process_agrees_with_itself_at_once() -> None:
