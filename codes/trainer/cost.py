@@ -22,7 +22,7 @@ from codes.trainer.state import batch_size, split_batch
 from codes.trainer.step import batch_seed
 from codes.trainer.trace import trace
 
-USUAL_MFU = 0.4  # of the peak, what transformers of this kind reach on one GPU (benchmarks/RESULTS.md)
+USUAL_MFU = 0.4  # of the peak, assumed: nothing of this project has been measured on a GPU yet (benchmarks/RESULTS.md)
 MOMENTS = {"adamw": 2, "adamw_zero": 2, "lion": 1, "sgd": 1}  # numbers an optimizer keeps for each parameter
 
 
@@ -73,11 +73,12 @@ def estimate(experiment: Experiment, parts: Parts, devices: int) -> Cost:
     weights = sum(_bytes(network.parameters()) / (sharded if experiment.networks[name].flags.trainable else 1)
                   for name, network in parts.networks.items())  # fmt: skip
     trained = sum(_bytes(us[0].parameters) for us in parts.updaters.values()) / sharded
+    averages = {id(value): value for average in parts.averages.values() for value in average.average.values()}
     return Cost(
         weights_bytes=weights,
         gradients_bytes=trained,
         optimizer_bytes=_optimizer_bytes(experiment, parts, devices),
-        averages_bytes=trained if options.train.ema_enabled else 0,
+        averages_bytes=_bytes(averages.values()) / sharded,
         activations_bytes=saved["largest"] / batch_size(micro) * -(-share // options.train.mega_batch_factor),
         step_flops=step_flops(parts, batch, 1, options.train),
     )

@@ -33,6 +33,14 @@ def test_memory_of_one_and_of_four(toy: Any) -> None:
     assert estimated(toy, {"steps.fit.optimizer": "lion"}, 4).optimizer_bytes == PARAMETERS
 
 
+def test_averages_hold_what_is_not_trained_as_well(toy: Any) -> None:
+    trainer = toy.trainer({"networks.net": {"which_model": "toy_buffers"}, "train.ema_enabled": True})
+    network = trainer.parts.networks["net"]
+    held = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    assert cost.estimate(trainer.experiment, trainer.parts, 1).averages_bytes == held
+    assert held > 4 * sum(p.numel() for p in network.parameters())
+
+
 def test_activations_are_what_backward_keeps(toy: Any) -> None:
     """Of 8 items: x (6), the first layer (8), the norm (8, mean, deviation), tanh (8), the prediction's error (6)."""
     kept = estimated(toy, {}, 1).activations_bytes / 4 / 8
