@@ -1,6 +1,6 @@
 """Kills many kinds of runs at many moments and continues them; too long for the suite, run by hand.
 
-    python tests/trainer/kill_matrix.py FOLDER [--moments 20]
+    python tests/trainer/kill_matrix.py FOLDER [--moments 20] [--only lion GAN]
 
 Every optimizer with every schedule, in float32 and bfloat16, with 0 and 4 workers; a GAN; two processes under ddp and
 fsdp. Everything else that a run could forget is in each of them (test_kill.EVERYTHING: moving averages, dropout,
@@ -61,10 +61,12 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in read_metrics(run / "metrics.jsonl")]
 
 
-def one_process(folder: Path, moments: int) -> int:
-    """All configurations; returns how many kills were survived."""
+def one_process(folder: Path, moments: int, only: list[str]) -> int:
+    """The configurations whose names begin like one of `only`; returns how many kills were survived."""
     survived = 0
     for name, changes in configurations().items():
+        if not name.startswith(tuple(only)):
+            continue
         place = folder / name.replace(" ", "_")
         place.mkdir()
         file = Toy(place).write(changes)
@@ -117,12 +119,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=4, help="kills of one of two processes, for each engine")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="configurations that begin so")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     started = time.monotonic()
-    total = two_processes(arguments.folder, arguments.pairs) + one_process(arguments.folder, arguments.moments)
+    total = two_processes(arguments.folder, arguments.pairs) if arguments.pairs else 0
+    total += one_process(arguments.folder, arguments.moments, arguments.only)
     print(f"{total} kills survived in {time.monotonic() - started:.0f} s")
 
 
