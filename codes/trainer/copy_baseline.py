@@ -130,7 +130,7 @@ def report(parts: Parts, experiment: Experiment, best: dict[str, float] | None) 
     if not found:
         return []
     in_bits = any(loss.loss.measures_bits for step in parts.steps for loss in step.losses)
-    in_bits = in_bits and _injector(experiment, CODERS) is not None
+    in_bits = in_bits and _injector(experiment, CODERS) is not None and experiment.options.eval.best_by is None
     samples = int(next(iter(found.values())).samples)
     lines = [f"copying, on the same {samples:,} samples (differences by the best geometric code of each item):"]
     width = max(len(title) for title in found)

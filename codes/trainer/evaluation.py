@@ -247,9 +247,11 @@ class Evaluation:
         """The last lines of a run."""
         line = self.progress.line
         line(f"finished: {self.folder.path}")
-        found = self.baseline
+        best_by = self.experiment.options.eval.best_by  # not in bits per sample, then
+        found = self.baseline if best_by is None else None
         if best is not None and found is None:
-            line(f"best validation: {best['value']:.4f} at step {int(best['step'])}")
+            what = f"best validation of {best_by}" if best_by else "best validation"
+            line(f"{what}: {best['value']:.4f} at step {int(best['step'])}")
         for text in self.code_lines if best is not None else ():
             line(text)
         if best is None or found is None:

@@ -1,6 +1,6 @@
 """The README of an exported folder: what the model is, what it reaches, how it is loaded."""
 
-from codes.trainer.report.curves import BITS, flac_bits, rivals
+from codes.trainer.report.curves import BITS, flac_bits, judged_by, rivals
 from codes.trainer.report.record import Record
 
 _USE = """## Use
@@ -62,10 +62,10 @@ def _figures(run: Record) -> list[str]:
     """Rows of the best validation and of what it is compared with."""
     if run.best is None:
         return []
-    unit = "bits per sample" if BITS in run.names("val") else "loss"
-    value, flac = run.best["value"], flac_bits(run)
-    share = f" ({100 * value / flac:.1f} % of FLAC)" if flac and unit != "loss" else ""
-    rows = [f"| validation | {value:.4f} {unit}{share} |"]
-    if unit != "loss":
+    judge = judged_by(run)
+    value, flac = run.best["value"], flac_bits(run) if judge == BITS else None
+    share = f" ({100 * value / flac:.1f} % of FLAC)" if flac else ""
+    rows = [f"| validation | {value:.4f} {judge.replace('_', ' ')}{share} |"]
+    if judge == BITS:
         rows += [f"| {title} on the same samples | {bits:.4f} bits per sample |" for title, bits in rivals(run)]
     return rows

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codes.experiment import load_experiment
-from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, judged_frames, measure
+from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, judged_frames, measure, report
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -88,6 +88,9 @@ def test_a_run_ends_with_what_copying_reaches(
     assert all("(the model: " in line for line in shown)
     figures = measure(trainer.parts, trainer.experiment)
     assert len(figures) == ways
+    overrides.append(f"eval.best_by={trainer.parts.steps[0].losses[0].name}")  # in nats: no bits per sample
+    other = load_experiment(EXPERIMENTS / f"{name}.yml", overrides)
+    assert not any("the model: " in line for line in report(trainer.parts, other, trainer.best))
     chunk = trainer.parts.val_loader.batch(0)["wav"].shape[-1]  # type: ignore[union-attr]
     assert all(0 < found.samples <= 4 * chunk for found in figures.values())
 

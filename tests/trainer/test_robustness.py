@@ -236,6 +236,12 @@ def test_the_comparison_says_which_data_it_is_of(tiny: Any) -> None:
     assert known["data"] == trainer.parts.datasets["val"].fingerprint()
 
 
+def test_what_is_best_by_a_loss_is_not_compared_with_flac(tiny: Any) -> None:
+    lines = (run(tiny("eval.best_by=code_length")).folder.path / "log.txt").read_text().splitlines()
+    assert any("best validation of code_length: " in line for line in lines)
+    assert not any("% of FLAC" in line for line in lines)
+
+
 def test_datasets_of_different_depths_are_refused(tiny: Any) -> None:
     with pytest.raises(OptionError, match=r"integers differ in depth \(train 16, val 24\)"):
         ExtensibleTrainer(load_experiment(TINY, tiny("datasets.val.bits=24")))

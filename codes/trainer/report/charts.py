@@ -16,6 +16,7 @@ _SIZE = 1000  # of the SVG's own units
 _PAD = 0.06  # of the range, left free above and below
 _EDGE = 0.01  # of the width, left free on both sides
 _EARLY = 0.2  # of the steps: may leave the chart at its top
+_FEW = 8  # points of a line that is shown whole
 _APART = 0.07  # of the height, between names of levels
 
 
@@ -105,7 +106,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 def _range(lines: Sequence[Line], levels: Sequence[Level]) -> tuple[float, float]:
     """The heights that are shown: the first steps may begin above them, and levels far off stay outside."""
-    late = [y for line in lines for x, y in line.points if x > _early(line)]
+    late = [y for line in lines for x, y in line.points if x > _early(line) or len(line.points) <= _FEW]
     every = [y for line in lines for _, y in line.points]
     values = late or every
     low, high = min(every), max(values)

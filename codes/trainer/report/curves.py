@@ -98,6 +98,11 @@ _RIVALS: tuple[tuple[str, Callable[[Record], float | None], bool], ...] = (
 )
 
 
+def judged_by(run: Record) -> str:
+    """The validation figure whose least value marks the run's best checkpoint."""
+    return run.option("eval.best_by") or (BITS if BITS in run.names("val") else "loss")
+
+
 def rivals(run: Record) -> list[tuple[str, float]]:
     """What a run's bits per sample are compared with: (name, bits per sample)."""
     found = [(title, value_of(run)) for title, value_of, _ in _RIVALS]

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from codes.trainer.report.charts import bars, number_text
-from codes.trainer.report.curves import BITS, charts_of, flac_bits, place_chart, rivals
+from codes.trainer.report.curves import BITS, charts_of, flac_bits, judged_by, place_chart, rivals
 from codes.trainer.report.options import differences_table, whole_text
 from codes.trainer.report.record import Record, read_run
 from codes.trainer.report.sounds import Embedder, Excerpt, Sound, excerpts
@@ -127,13 +127,13 @@ def _card(run: Record, number: int) -> str:
 
 def _headline(run: Record, number: int) -> str:
     """The best validation, and the bars of what it is compared with."""
-    in_bits = BITS in run.names("val")
     if run.best is None:
         return '<p class="headline"><small>not validated yet</small></p>'
     value, step = run.best["value"], int(run.best["step"])
-    unit = "bits per sample" if in_bits else "validation loss"
-    text = f'<p class="headline">{value:.3f} <small>{unit}, at step {step:,}</small></p>'
-    if not in_bits:
+    judge = judged_by(run)
+    unit = "bits per sample" if judge == BITS else f"validation {judge.replace('_', ' ')}"
+    text = f'<p class="headline">{value:.3f} <small>{escape(unit)}, at step {step:,}</small></p>'
+    if judge != BITS:
         return text
     flac = flac_bits(run)
     if flac:

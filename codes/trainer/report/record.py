@@ -89,9 +89,7 @@ class Record:
         return [(step, [float(v) if _is_number(v) else None for v in values]) for step, values in found]
 
     def _of(self, split: str) -> list[dict[str, Any]]:
-        known = [line for line in self.lines if line.get("split") == split]
-        return [{key: value for key, value in line.items() if key not in ("step", "split")} | {"step": line["step"]}
-                for line in known]  # fmt: skip
+        return [line for line in self.lines if line.get("split") == split]
 
 
 def _is_number(value: Any) -> bool:

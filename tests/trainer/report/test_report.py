@@ -17,6 +17,7 @@ import soundfile
 import yaml
 
 from codes.trainer.environment import environment, record_environment, recorded_environments
+from codes.trainer.model_card import model_card
 from codes.trainer.report import charts, curves, options, page, record, sounds
 from scripts import report as command
 
@@ -139,6 +140,14 @@ def test_the_headline_is_the_best_validation_beside_flac(make_run: Callable[...,
     assert "FLAC 7.55" in text
     assert "entropy of single samples 23.8 ↑" in text  # named, but not squeezing the curves
     assert "40 of 40 steps" in text
+
+
+def test_the_headline_is_of_what_marks_the_best(make_run: Callable[..., Path]) -> None:
+    run = make_run(eval={"best_by": "code_length"})
+    text = written(run)
+    assert "7.100 <small>validation code length, at step 40" in text
+    assert "% of FLAC" not in text
+    assert "% of FLAC" not in model_card(record.read_run(run), record.read_run(run), 40)
 
 
 def test_what_a_run_is_called_is_text(make_run: Callable[..., Path]) -> None:
@@ -276,6 +285,11 @@ def test_the_beginning_may_leave_the_picture() -> None:
     assert "begins at 100, above the picture" in text
     assert ">flac<" in text
     assert charts.chart("a", [charts.Line(name="a", points=[])]) == ""
+
+
+def test_a_short_line_is_shown_whole() -> None:
+    points = [(40.0, 7.8), (80.0, 7.334), (120.0, 7.331)]
+    assert "above the picture" not in charts.chart("a", [charts.Line(name="a", points=points)])
 
 
 @pytest.mark.parametrize("points", [[(1.0, 0.0)], [(1.0, 5.0), (2.0, 5.0)], [(1.0, -1e300), (2.0, 1e300)]])
