@@ -122,12 +122,9 @@ class CodesGpt(Network):
         low, high = int(grid.min()), int(grid.max())
         if low < -1 or high > self.codebook_size:
             raise ValueError(f"generate got codes from {low} to {high}: they must be -1 (free) to {self.codebook_size}")
-        training, choice = self.training, Choice(temperature, top_k, top_p, generator)
-        self.eval()
-        try:
+        choice = Choice(temperature, top_k, top_p, generator)
+        with self.evaluating():
             return self._complete(grid.long().to(self.start.device).clone(), choice, progress, emit)
-        finally:
-            self.train(training)
 
     def _complete(
         self, grid: Tensor, choice: Choice, progress: Callable[[int, int], None] | None,

@@ -148,11 +148,13 @@ def complete(
     network: Steppable, ids: Tensor, choice: Choice, progress: Progress | None = None, emit: Emit | None = None
 ) -> Tensor:
     """Fill the positions of ids (B, T) that are -1; see `Gpt.generate`."""
-    _check(ids, network.vocabulary)
-    known = _known(ids)
+    check_codes(ids, network.vocabulary)
+    known = known_tokens(ids)
     if known < min(network.context, ids.shape[1]):  # as at the start of a file: silence before it
-        silence = ids.new_full((len(ids), network.context), network.silence)
-        return complete(network, torch.cat([silence, ids], 1), choice, progress)[:, network.context :]
+        context = network.context
+        silence = ids.new_full((len(ids), context), network.silence)
+        behind = None if emit is None else lambda made, done: emit(made[:, context:], max(done - context, 0))
+        return complete(network, torch.cat([silence, ids], 1), choice, progress, behind)[:, context:]
     stepper = Stepper(network, ids, known)
     ids = ids.to(stepper.ids.device)
     total = ids.shape[1]
@@ -174,13 +176,18 @@ def complete(
     return stepper.ids[:, network.reach :].clone()
 
 
-def _known(ids: Tensor) -> int:
-    """Leading tokens that are given in all sequences."""
+def known_tokens(ids: Tensor) -> int:
+    """Leading tokens of ids (B, T) that are given (not -1) in all sequences."""
     free = (ids < 0).any(0).nonzero()
     return int(free[0]) if len(free) else ids.shape[1]
 
 
-def _check(ids: Tensor, vocabulary: int) -> None:
+def check_codes(ids: Tensor, vocabulary: int) -> None:
+    """Refuse what `generate` cannot complete.
+
+    Raises:
+        ValueError: ids are not (B, T), or a code is not -1 .. vocabulary - 1.
+    """
     if ids.dim() != 2 or ids.shape[1] == 0:
         raise ValueError(f"generate got ids of shape {tuple(ids.shape)}: it needs (B, T), -1 where free")
     low, high = int(ids.min()), int(ids.max())

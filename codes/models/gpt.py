@@ -217,12 +217,8 @@ class Gpt(Network):
             raise ValueError(
                 f"top_k is {top_k}: a logistics head has no list of codes to keep; use top_p or temperature"
             )
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             return generation.complete(self, ids.long(), choice, progress, emit)
-        finally:
-            self.train(training)
 
 
 def _check_codes(

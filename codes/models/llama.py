@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from codes.models.generation import check_codes, known_tokens
 from codes.models.heads import Choice
 from codes.models.network import Network
 from codes.models.transformers_weights import load_pretrained, one_line, require_transformers
@@ -190,23 +191,12 @@ class Llama(Network):
             (B, T) int64, complete.
         """
         choice = Choice(temperature, top_k, top_p, generator)
-        if ids.dim() != 2 or ids.shape[1] == 0:
-            raise ValueError(f"generate got ids of shape {tuple(ids.shape)}: it needs (B, T), -1 where free")
-        low, high = int(ids.min()), int(ids.max())
-        if low < -1 or high >= self.vocabulary:
-            raise ValueError(
-                f"generate got ids from {low} to {high}: they must be -1 (free) or 0 to {self.vocabulary - 1}"
-            )
-        training = self.training
-        self.eval()
-        try:
+        check_codes(ids, self.vocabulary)
+        with self.evaluating():
             return self._complete(ids.long(), choice, progress)
-        finally:
-            self.train(training)
 
     def _complete(self, ids: Tensor, choice: Choice, progress: Callable[[int, int], None] | None) -> Tensor:
-        free = (ids < 0).any(0)
-        known = int(free.nonzero()[0]) if free.any() else ids.shape[1]
+        known, free = known_tokens(ids), (ids < 0).any(0)
         stepper = LlamaStepper(self, ids, known)
         for token in range(known, ids.shape[1]):
             logits, codes = stepper.step(), stepper.ids[:, token]

@@ -274,12 +274,8 @@ class LstmSeq2seq(Network):
 
     def continuation(self, prev: Tensor, given: Tensor, choice: Choice, progress: Progress | None) -> Tensor:
         """What `generate` puts behind prev: (B, N) codes, those of ``given`` that are not -1 kept."""
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             return self.extend(prev, given.shape[1], choice, given=given, progress=progress)
-        finally:
-            self.train(training)
 
 
 def _make_output(kind: str, dim: int, bits: int, width: int, mixtures: int, noise_scale: float) -> Output:

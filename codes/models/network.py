@@ -1,5 +1,7 @@
 """The base class of all networks: a torch module whose constructor's arguments are the YAML's ``kwargs``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -20,6 +22,16 @@ class Network(nn.Module, Registered):
     def figures(self) -> dict[str, Tensor]:
         """What the network counts of itself while it trains, by name: written where training figures are."""
         return {}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """In evaluation mode within the block (no dropout), in the mode from before after it."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def released_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's weights under this network's names, where other programs' files differ from its own."""

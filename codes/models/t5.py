@@ -241,12 +241,8 @@ class T5(Network):
         choice = Choice(temperature, top_k, top_p, generator)
         if top_k and isinstance(self.head, LogisticsHead):
             raise ValueError(f"top_k is {top_k}: a logistics head has no list of codes to keep; use top_p")
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             return t5_generation.complete(self, source.long(), target.long(), choice, progress)
-        finally:
-            self.train(training)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the model as transformers saves a T5ForConditionalGeneration.

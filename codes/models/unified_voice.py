@@ -206,13 +206,9 @@ class UnifiedVoice2(Network):
             raise ValueError("use_mel_codes_as_input is false: such a network reads sound, it cannot make it")
         check_positions("text", text[None], self.max_text_tokens)
         choice = Choice(temperature, top_k, top_p, generator)
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             voice = self.voice(conditioning)
             return sample_codes(self, voice, text, num, most, choice, repetition_penalty, progress)
-        finally:
-            self.train(training)
 
     def _text(self, text: Tensor, lengths: Tensor, crop: bool = True) -> Part:
         check_positions("text", text, self.max_text_tokens)

@@ -122,14 +122,10 @@ class Variational(LstmSeq2seq):
 
     def continuation(self, prev: Tensor, given: Tensor, choice: Choice, progress: Progress | None) -> Tensor:
         """As in `lstm_seq2seq`, with one z for the whole continuation, drawn from the prior."""
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             style = self.draw_style(prev, choice.temperature, choice.generator)
             path = style_path(style, style, given.shape[1], 0, 0)
             return self.extend(prev, given.shape[1], choice, style=path, given=given, progress=progress)
-        finally:
-            self.train(training)
 
 
 def kl_of_normals(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior_log_scale: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from codes.convert import NetworkName
 from codes.data.dataset import Dataset
-from codes.entries import Experiment, StepEntry
+from codes.entries import Experiment
 from codes.options import SampleOptions
 from codes.trainer.build import Parts
 from codes.trainer.code_sampling import CodesSampler
@@ -58,11 +58,7 @@ class Sampler:
     def __init__(self, experiment: Experiment, steps: list[Step], network: nn.Module) -> None:
         assert experiment.options.samples is not None
         self.options: SampleOptions = experiment.options.samples
-        entry, step = next(
-            (entry, step) for entry, step in zip(experiment.steps, steps, strict=True) if _reader(entry, self.options)
-        )
-        reader = _reader(entry, self.options)
-        assert reader is not None
+        step, reader = next(_readers(experiment, steps))
         self.mark = reader.mark
         self.network: Any = network
         if not hasattr(network, "generate"):
@@ -217,45 +213,45 @@ def _excerpts(parts: Parts, frames: int, num: int) -> list[Excerpt]:
 
 def _coded(experiment: Experiment, steps: list[Step]) -> list[BoundInjector] | None:
     """The injectors from a codec to the sampled network's tokens, where there is a codec on its way."""
-    assert experiment.options.samples is not None
-    for entry, step in zip(experiment.steps, steps, strict=True):
-        reader = _reader(entry, experiment.options.samples)
-        if reader is None:
-            continue
-        makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
-        keys, chain = list(reader.flags.in_), []
-        while len(keys) == 1 and keys[0] in makers and len(makers[keys[0]].flags.out) == 1:
-            chain.insert(0, makers[keys[0]])
-            if isinstance(chain[0].injector, CodecInjector):
+    for step, reader in _readers(experiment, steps):
+        chain: list[BoundInjector] = []
+        for made in _makers(step, list(reader.flags.in_)):
+            chain.insert(0, made)
+            if isinstance(made.injector, CodecInjector):
                 return chain
-            keys = chain[0].flags.in_
     return None
 
 
 def _branched(experiment: Experiment, steps: list[Step], network: nn.Module) -> tuple[Step, BoundInjector] | None:
     """The step and the injector that call the sampled network, where its input is no single chain from the audio."""
-    assert experiment.options.samples is not None
-    for entry, step in zip(experiment.steps, steps, strict=True):
-        reader = _reader(entry, experiment.options.samples)
-        if reader is None:
-            continue
-        makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
+    for step, reader in _readers(experiment, steps):
         keys = completed_inputs(network, reader)
-        while len(keys) == 1 and keys[0] in makers and len(makers[keys[0]].flags.out) == 1:
-            keys = makers[keys[0]].flags.in_
+        for made in _makers(step, keys):
+            keys = made.flags.in_
         if keys != [AUDIO_KEY]:
             return step, next(bound for bound in step.injectors if bound.name == reader.name)
         return None
     return None
 
 
-def _reader(step: StepEntry, options: SampleOptions) -> Any:
-    """The injector entry of a step that calls the sampled network."""
-    for entry in step.injectors:
-        values = entry.component.options.values() if entry.component else []
-        if any(isinstance(value, NetworkName) and value.name == options.network for value in values):
-            return entry
-    return None
+def _readers(experiment: Experiment, steps: list[Step]) -> Iterator[tuple[Step, Any]]:
+    """Each step that calls the sampled network, with the injector entry that does."""
+    assert experiment.options.samples is not None
+    wanted = experiment.options.samples.network
+    for entry, step in zip(experiment.steps, steps, strict=True):
+        for injector in entry.injectors:
+            values = injector.component.options.values() if injector.component else []
+            if any(isinstance(value, NetworkName) and value.name == wanted for value in values):
+                yield step, injector
+                break
+
+
+def _makers(step: Step, keys: list[str]) -> Iterator[BoundInjector]:
+    """The injectors that made a key, back from it as long as each has one input and one output."""
+    makers = {out: made for made in step.injectors if not made.flags.train for out in made.flags.out}
+    while len(keys) == 1 and keys[0] in makers and len(makers[keys[0]].flags.out) == 1:
+        yield makers[keys[0]]
+        keys = makers[keys[0]].flags.in_
 
 
 def scored_audio(

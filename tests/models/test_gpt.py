@@ -143,6 +143,16 @@ def test_generation_without_a_prompt_starts_after_silence():
     assert torch.equal(prompted[:, gpt.context :], done)
 
 
+def test_generation_without_a_prompt_hands_on_what_is_done():
+    gpt = build("predicted")
+    told: list[tuple[torch.Tensor, int]] = []
+    done = gpt.generate(torch.full((1, 300), -1), temperature=0.0, emit=lambda ids, n: told.append((ids.clone(), n)))
+    assert [n for _, n in told] == [256 - gpt.context]
+    (made, count), *_ = told
+    assert made.shape == done.shape
+    assert torch.equal(made[:, :count], done[:, :count])
+
+
 def test_generation_refuses_what_it_cannot_do():
     gpt = build("logistics")
     with pytest.raises(ValueError, match="top_k is 5: a logistics head has no list"):
