@@ -134,9 +134,9 @@ def _range(key: str, node: Node, mark: Mark, problems: list[tuple[Mark, str]]) -
         problems.append((node.key_marks[name], f"{key}: unknown key {name!r}{did_you_mean(name, RANGE_KEYS)}"))
     given = {name: child.value for name, child in node.value.items() if name in RANGE_KEYS}
     log = given.pop("log", False)
-    wrong = [name for name, value in given.items() if isinstance(value, bool) or not isinstance(value, int | float)]
+    wrong = [value for value in given.values() if isinstance(value, bool) or not _is_finite(value)]
     if wrong or not isinstance(log, bool) or not {"low", "high"} <= given.keys():
-        message = "needs numbers low and high, and at will log (true or false), step and num (numbers)"
+        message = "needs numbers low and high, and at will log (true or false), step and num (numbers); all finite"
         problems.append((node.mark, f"{key}: a range {message}"))
         return None
     low, high, step, num = given["low"], given["high"], given.get("step"), given.get("num")
@@ -154,6 +154,10 @@ def _range(key: str, node: Node, mark: Mark, problems: list[tuple[Mark, str]]) -
     return Dimension(
         key=key, mark=mark, low=low, high=high, whole=whole, log=log, step=step, num=None if num is None else int(num)
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _text(node: Node) -> str:

@@ -122,6 +122,8 @@ def test_everything_wrong_with_a_space_is_said_with_its_line(toy: Any, tmp_path:
         "train.eta_min: {low: 0.0, high: 1.0, log: true}\n"
         "train.lr_gamma: {low: 0.1, high: 1.0, num: 0}\n"
         "name: [one, other]\n"
+        "train.val_freq: {low: 1, high: 4, num: .nan}\n"
+        "train.save_freq: {low: 1, high: 4, step: .inf}\n"
     )
     with pytest.raises(OptionError) as raised:
         read_space(space, toy.write(), [])
@@ -131,6 +133,8 @@ def test_everything_wrong_with_a_space_is_said_with_its_line(toy: Any, tmp_path:
         (2, "above 0"),
         (3, "train.niter: unknown key 'hihg'; did you mean 'high'?"),
         (3, "train.niter: a range needs numbers low and high"),
+        (10, "train.val_freq: a range needs numbers low and high"),
+        (11, "train.save_freq: a range needs numbers low and high"),
         (4, "datasets.train.batch_size: low is 9, above high, 5"),
         (5, "networks.net.kwargs.hidden: the list of values is empty"),
         (6, "train.warmup_iter: expected a list of values or {low, high}, got 7"),
