@@ -1,7 +1,9 @@
 """Weights of networks in files: read without running anything, and fitted into a network with a line that says how."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"weights {path} holds no state dict of tensors")
     return found
+
+
+def weights_sha256(network: nn.Module, *described: Any) -> str:
+    """SHA-256 in hexadecimal of a network's tensors, and of what else decides its values."""
+    digest = hashlib.sha256(repr(described).encode() if described else b"")
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -47,9 +47,7 @@ def load_encodec_checkpoint(path: Path) -> EncodecModelCodec:
     except KeyError as error:
         raise ValueError(f"path is {path}: it is no checkpoint of encodec: it lacks {error.args[0]}") from error
     own = model.state_dict()
-    derived = {
-        name: value for name, value in own.items() if name.endswith((".stride", ".kernel_size", "padding_total"))
-    }
+    derived = {name: value for name, value in own.items() if name.endswith(DERIVED)}
     unlike = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
     faults = sorted(own.keys() ^ (weights.keys() | derived.keys())) + unlike
     if faults:
@@ -72,10 +70,7 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     stereo = "encoder.layers.0.norm.weight" in weights
     kernel = "conv.weight" if stereo else "conv.parametrizations.weight.original1"
     first = weights[f"encoder.layers.0.{kernel}"]
-    ratios, number = (
-        [],
-        3,
-    )  # layers: one convolution, then a residual block, an activation, a strided one for each ratio
+    ratios, number = [], 3  # one convolution; then a residual block, an activation, a strided one for each ratio
     while (strided := weights.get(f"encoder.layers.{number}.{kernel}")) is not None and strided.shape[-1] % 2 == 0:
         ratios.insert(0, strided.shape[-1] // 2)
         number += 3

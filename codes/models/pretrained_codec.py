@@ -5,7 +5,6 @@ trained stand behind one interface. There is no way to get one without weights: 
 is trained on them is worth nothing.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from codes.models.codec_files import DESCRIPTION, load_exported_codec, load_run_
 from codes.models.encodec_checkpoint import load_encodec_checkpoint
 from codes.models.transformers_codecs import FAMILIES, load_transformers_codec
 from codes.models.transformers_weights import require_transformers
+from codes.weights import weights_sha256
 
 HOW_TO_GET = (
     "get weights where there is a network (hf download facebook/encodec_24khz --local-dir DIR; also "
@@ -135,10 +135,5 @@ def codebooks_at(codec: AudioCodec, bandwidth_kbps: float) -> int:
 
 def weights_hash(codec: AudioCodec) -> str:
     """SHA-256 in hexadecimal of all that decides the codes: the kind of codec, its sizes, its tensors."""
-    digest = hashlib.sha256()
     sizes = (codec.sample_rate_hz, codec.num_channels, codec.num_codebooks, codec.codebook_size, codec.hop_samples)
-    digest.update(repr((type(codec).__name__, sizes)).encode())
-    for name, value in sorted(codec.state_dict().items()):
-        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return weights_sha256(codec, type(codec).__name__, sizes)

@@ -126,7 +126,7 @@ class ResidualQuantizer(nn.Module):
     @torch.no_grad()
     def _begin(self, rows: Tensor) -> None:
         """k-means of the first batch, codebook by codebook on what is left over."""
-        residual = rows.reshape(-1, rows.shape[2])
+        residual = rows.reshape(-1, rows.shape[2]).nan_to_num(0.0, 0.0, 0.0)  # a bad first batch spoils no later one
         for number in range(len(self.codebooks)):
             centres, counts = kmeans.fit(residual, self.codebooks.shape[1], self.kmeans_iterations)
             self.codebooks[number] = centres

@@ -5,7 +5,6 @@ codec can be taught to tell them (`distilled_dim` of `rvq_codec`). Cepstra need 
 first iteration was taught with (Hsu et al., 2021, section 3.3).
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from codes import mel
 from codes.models.network import Network
 from codes.models.transformers_weights import load_pretrained, one_line, require_transformers
+from codes.weights import weights_sha256
 
 CLASSES = {"hubert": "HubertModel", "wav2vec2": "Wav2Vec2Model", "wavlm": "WavLMModel"}
 HOW_TO_GET = (
@@ -69,7 +69,7 @@ class SpeechFeatures(Network):
         if not 0 <= layer <= len(found.encoder.layers):
             raise ValueError(f"layer is {layer}: {source} has layers 1 to {len(found.encoder.layers)}, and 0")
         found.encoder.layers = found.encoder.layers[: max(layer, 1)]  # later ones would be computed for nothing
-        self._model, self.weights_hash = found, _hash(found)
+        self._model, self.weights_hash = found, weights_sha256(found)
         self._normalize, self.sample_rate_hz = bool(preparation.do_normalize), int(preparation.sampling_rate)
         self.dim = int(found.config.hidden_size)
         self.hop_samples = 1
@@ -136,15 +136,6 @@ class SpeechFeatures(Network):
         """
         if state_dict["weights_sha256"].cpu().tolist() != list(self.weights_hash.encode()):
             raise ValueError("the weights at `model` are not those that the checkpoint was made with: give the same")
-
-
-def _hash(model: Any) -> str:
-    """SHA-256 in hexadecimal of a model's tensors."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _first(value: Any) -> Tensor:

@@ -178,6 +178,15 @@ def test_values_that_are_not_finite_leave_the_codebooks_alone() -> None:
     assert all(value.equal(before[name]) for name, value in quantizer.state_dict().items())
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_first_batch_that_is_not_finite_spoils_nothing(bad: float) -> None:
+    quantizer, vectors = ResidualQuantizer(2, 8, 4, dropout=0.0), torch.randn(2, 4, 50)
+    quantizer(vectors * bad)
+    for _ in range(100):
+        quantizer(vectors)
+    assert (quantizer.eval()(vectors).vectors - vectors).square().mean() < 0.4 * vectors.square().mean()
+
+
 def test_whether_the_codebooks_have_begun_is_saved() -> None:
     first = RvqCodec(**SMALL)
     first(tones(2, 400))
