@@ -8,12 +8,16 @@ The names of forward()'s parameters are the keys by which the YAML says where it
 forward() returns adds up over the validation set; it is written as NAME.FIGURE where the losses' figures are.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from codes.data.speech.transcription import Transcriber
+from codes.data.text.cleaners import clean
 from codes.registry import Registered
 from codes.speech_mel import MelSettings, mel_spectrogram
 from codes.trainer.losses import Figure
@@ -44,7 +48,7 @@ class BitsEvaluator(Evaluator):
     def forward(self, nats: Tensor | tuple[Tensor, Tensor]) -> Mapping[str, Figure]:
         """Bits, and the tokens that they code."""
         total, count = nats if isinstance(nats, tuple) else (nats.float().sum(), nats.numel())
-        return {"bits_per_token": Figure(total / torch.log(torch.tensor(2.0)), count)}
+        return {"bits_per_token": Figure(total / math.log(2), count)}
 
 
 class CodebookEvaluator(Evaluator):
@@ -83,6 +87,47 @@ class MelDistanceEvaluator(Evaluator):
             raise ValueError(f"mel_distance: real {tuple(real.shape)} and fake {tuple(fake.shape)} differ in shape")
         distance = (mel_spectrogram(real, self.settings) - mel_spectrogram(fake, self.settings)).abs()
         return {"distance": Figure(distance.sum(), distance.numel())}
+
+
+class WerEvaluator(Evaluator):
+    """Word error rate: the share of words that a speech recognition model does not hear in sound. Capitals and
+    punctuation do not count.
+
+    sound: (B, 1, T) float in [-1, 1]; text: what is said in each item, as the dataset gives it under real_text.
+
+    Args:
+        asr: the model, a folder or a name on the Hugging Face hub, as scripts/prepare_speech.py takes it.
+        language: of the speech, for models that know several.
+        sample_rate: of the sound, in Hz.
+    """
+
+    def __init__(self, *, asr: str, language: str | None = None, sample_rate: int = 22050) -> None:
+        self.transcriber, self.sample_rate_hz = Transcriber(asr, language), sample_rate
+
+    def forward(self, sound: Tensor, text: list[str]) -> Mapping[str, Figure]:
+        """Words to replace, add and take away, and the words of the texts."""
+        if sound.dim() != 3 or sound.shape[1] != 1 or len(sound) != len(text):
+            raise ValueError(f"wer: sound must be (B, 1, T) with B texts, got {tuple(sound.shape)} and {len(text)}")
+        pcm = (sound[:, 0].float() * 32768).round().clamp(-32768, 32767).to(torch.int16).cpu().numpy()
+        heard = [words(line) for line in self.transcriber.transcribe(list(pcm), self.sample_rate_hz)]
+        said = [words(line) for line in text]
+        edits = sum(num_edits(*pair) for pair in zip(heard, said, strict=True))
+        return {"rate": Figure(torch.tensor(float(edits)), sum(map(len, said)))}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", clean(text, "basic"))
+
+
+def num_edits(found: list[str], wanted: list[str]) -> int:
+    """The fewest words to replace, add or take away that turn one list into the other (Levenshtein 1966)."""
+    row = list(range(len(wanted) + 1))
+    for number, word in enumerate(found, start=1):
+        before, row = row, [number]
+        for place, other in enumerate(wanted):
+            row.append(min(before[place] + (word != other), before[place + 1] + 1, row[place] + 1))
+    return row[-1]
 
 
 class FrechetDistanceEvaluator(Evaluator):

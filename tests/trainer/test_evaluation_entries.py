@@ -14,10 +14,14 @@ from codes.trainer.evaluators import (
     FrechetDistanceEvaluator,
     LossEvaluator,
     MelDistanceEvaluator,
+    WerEvaluator,
+    num_edits,
+    words,
 )
 from codes.trainer.metrics import FigureSum
 from codes.trainer.visuals import Visuals
 from codes.yaml_source import OptionError
+from tests.data.speech.asr_models import save_ctc
 
 VAL: dict[str, Any] = {"datasets.val": {"batch_size": 8}, "train.val_freq": 3}
 
@@ -140,3 +144,38 @@ def test_a_step_that_requires_a_key_runs_only_where_it_is(toy: Any, lines: Any) 
     assert ["second" in line for line in train] == [False, True, True, True]
     assert not any("never" in line for line in train)
     assert run.parts.updaters["other"][0].optimizer.state_dict()["state"][0]["step"] == 2
+
+
+def test_word_errors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    evaluator = WerEvaluator(asr=str(save_ctc(tmp_path / "asr")), sample_rate=16000)
+    sound = torch.rand(2, 1, 8000) - 0.5
+    heard = evaluator.transcriber.transcribe(list((sound[:, 0] * 32768).round().short().numpy()), 16000)
+    assert all(words(line) for line in heard)
+    assert value(evaluator, (sound, [f"{line.upper()}!" for line in heard]))["rate"] == 0
+    missed = [f"{line} and more" for line in heard]
+    total = sum(len(words(line)) for line in missed)
+    assert value(evaluator, (sound[:1], missed[:1]), (sound[1:], missed[1:]))["rate"] == pytest.approx(4 / total)
+    with pytest.raises(ValueError, match=r"sound must be \(B, 1, T\) with B texts, got \(2, 1, 8000\) and 1"):
+        evaluator.forward(sound, heard[:1])
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "edits"),
+    [("", "", 0), ("", "a b", 2), ("a b", "", 2), ("a b c", "a c", 1), ("a x c", "a b c", 1), ("b a", "a b", 2)],
+)
+def test_the_fewest_edits(found: str, wanted: str, edits: int) -> None:
+    assert num_edits(words(found), words(wanted)) == edits
+
+
+def test_words_are_without_capitals_and_punctuation() -> None:
+    assert words("Don\u2019t \u201cgo\u201d, he_said: 3 t\u00eates-de-veau!") == [
+        "don't",
+        "go",
+        "he",
+        "said",
+        "3",
+        "t\u00eates",
+        "de",
+        "veau",
+    ]
