@@ -172,6 +172,24 @@ def test_a_dlas_yaml_checks_trains_validates_and_resumes(dlas: Path, tmp_path: P
     assert all(line["mel_ce"] == pytest.approx(9.01, abs=0.6) for line in lines)  # ln 8194
 
 
+def keys_of(value: Any) -> set[str]:
+    """All keys of a mapping and of those within it."""
+    return {key for name, part in value.items() for key in {name} | keys_of(part)} if isinstance(value, dict) else set()
+
+
+def test_every_key_of_it_is_explained() -> None:
+    page = (ROOT / "docs" / "speech.md").read_text(encoding="utf-8")
+    table = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    values = yaml.safe_load(GPT_YML)
+    del values["networks"]["gpt"]["kwargs"]  # all of them are the network's own
+    entries = [values["networks"], values["steps"], values["eval"]["injectors"]]
+    entries += [values["steps"]["gpt_train"][kind] for kind in ("injectors", "losses")]
+    given_by_users = {name for named in entries for name in named}
+    sections = {"datasets", "train", "val", "steps", "networks", "eval", "logger", "injectors", "losses"}
+    missing = {key for key in keys_of(values) - given_by_users - sections if not re.search(rf"[`.]{key}[`:]", table)}
+    assert not missing
+
+
 def test_a_mel_norm_of_the_wrong_length_has_its_place(dlas: Path, tmp_path: Path) -> None:
     torch.save(torch.ones(100), dlas.with_name("clips_mel_norms.pth"))
     with pytest.raises(ValueError, match=r"gpt\.yml:\d+:\d+: injector torch_mel_spectrogram: mel_norm_file .* holds"):
