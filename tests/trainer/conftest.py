@@ -2,7 +2,9 @@
 
 import copy
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,14 @@ def toy(tmp_path: Path) -> Toy:
 def new_toy() -> type[Toy]:
     """`new_toy(folder)` for fixtures that outlive a test."""
     return Toy
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Path]:
+    """A folder in memory where there is one: runs that are killed wait for the disk thousands of times."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

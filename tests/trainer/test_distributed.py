@@ -5,8 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +107,6 @@ def two_processes(files: list[str]) -> None:
                 left.kill()
             raise
         assert process.returncode == 0, out
-
-
-@pytest.fixture(scope="module")
-def scratch() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +93,6 @@ RUNS: dict[str, tuple[dict[str, Any], int, int]] = {
     "lion": ({"steps.fit.optimizer": "lion"}, 2, 1),
     "sgd": ({"steps.fit.optimizer": "sgd"}, 2, 1),
 }
-
-
-@pytest.fixture(scope="module")
-def scratch() -> Iterator[Path]:
-    """A folder in memory where there is one: the runs here wait for the disk thousands of times."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
