@@ -23,7 +23,7 @@ import torch
 from codes.data.audio.codes_cache import CodecDescription, CodedRecording, CodesCache
 from codes.data.audio.listing.file_progress import FileProgress
 from codes.data.audio.listing.folder import FoundFile, scan
-from codes.data.audio.reader import AudioReadError, read
+from codes.data.audio.reader import read
 from codes.data.audio.resample import num_resampled, resample
 from codes.devices import usable_device
 from codes.models.codec_blocks import blocks_of, decode_in_blocks
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ).to(options.device)
         for line in Decoding(codec, options).run() if options.decode else Encoding(codec, options).run():
             print(line)
-    except (OptionError, AudioReadError, ValueError, OSError) as error:
+    except (OptionError, ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,9 @@ def test_codes_out_of_range_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_what_the_codec_does_not_take(
-    music: Path, encode: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], codec: Path
-) -> None:
+    music: Path, encode: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], codec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     root = encode(music)
     other = own_codec(tmp_path / "other", seed=1)
     encode(music, status=2, source=other)
@@ -186,6 +188,9 @@ def test_what_the_codec_does_not_take(
     soundfile.write(music / "nan.wav", np.full(3000, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
     encode(music, status=2, out="b")
     assert "nan.wav: holds samples that are not numbers (NaN)" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    encode(music, status=2, source=Path("facebook/encodec_24khz"), out="b")
+    assert "needs the package transformers (pip install transformers)" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         encode(music, "--device", "cuda:99")
     assert "argument --device: cuda:99 is no device that can be used here: " in capsys.readouterr().err
