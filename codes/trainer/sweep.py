@@ -5,6 +5,7 @@ search that was killed goes on with the same command: trials that had not ended 
 and trial n has the same values however often the search was stopped. Several runs at once are processes of their own.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -89,8 +90,7 @@ class Sweep:
         self.experiment, self.space, self.folder, self.say, self.start = experiment, space, folder, say, start
         self.sampler, self.jobs, self.seed, self.overrides = sampler, jobs, seed, overrides
         options = load_experiment(experiment, overrides).options
-        self.num_steps = options.train.niter
-        self.rung = max(1, self.num_steps // REDUCTION**RUNGS)
+        self.rung = max(1, options.train.niter // REDUCTION**RUNGS)
         if sampler == "halving" and (options.train.val_freq is None or self.rung % options.train.val_freq):
             self.overrides = [*overrides, f"train.val_freq={self.rung}"]
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,9 +170,15 @@ class Sweep:
         """The name of a trial's run."""
         return f"trial_{trial.number:04d}"
 
+    def _values(self, trial: Any) -> list[str]:
+        return [dimension.override(trial.params[dimension.key]) for dimension in self.space]
+
+    def _num_steps(self, trial: Any) -> int:
+        """How many steps a trial's run takes: the space may say so."""
+        return load_experiment(self.experiment, [*self.overrides, *self._values(trial)]).options.train.niter
+
     def _start(self, trial: Any) -> Running:
-        values = [dimension.override(trial.params[dimension.key]) for dimension in self.space]
-        name, root = self.name(trial), self.folder / "runs"
+        values, name, root = self._values(trial), self.name(trial), self.folder / "runs"
         root.mkdir(exist_ok=True)
         arguments = ["-opt", str(self.experiment), *self.overrides, *values, f"path.root={root}", f"name={name}"]
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
@@ -209,7 +215,7 @@ class Sweep:
         if alive:
             return False
         best = min((figure(line) for line in lines), default=None)
-        done = bool(lines) and lines[-1]["step"] >= self.num_steps
+        done = bool(lines) and lines[-1]["step"] >= self._num_steps(left.trial)
         if done and best is not None:
             self.study.tell(left.trial, best)
             self.say(f"{self.name(left.trial)}: {best:.4f}")
@@ -238,7 +244,8 @@ class Sweep:
         if left.process is not None:
             left.process.send_signal(signal.SIGTERM if os.name != "nt" else signal.CTRL_BREAK_EVENT)
         else:
-            os.kill(left.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(left.pid, signal.SIGTERM)
 
     def _wait(self, left: Running) -> None:
         while left.process.poll() is None if left.process else _is_run(left.pid, self.name(left.trial)):

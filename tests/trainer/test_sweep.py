@@ -245,8 +245,16 @@ def test_a_run_that_outlived_its_search_is_taken_over(search: Callable[..., Swee
     assert said == ["trial_0000: is still running"]
     assert isinstance(left.process, subprocess.Popen)
     left.process.wait()
+    again._stop(adopted)  # too late, which is no error
     again.run()
     assert states(again) == ["COMPLETE"]
+
+
+def test_the_number_of_steps_may_be_searched_over(search: Callable[..., Sweep]) -> None:
+    sweep = search("train.niter: [3, 12]\n", sampler="grid")
+    sweep.run()
+    assert states(sweep) == ["COMPLETE", "COMPLETE"]
+    assert [max(trial.intermediate_values) for trial in sweep.study.get_trials()] == [3, 12]
 
 
 def test_halving_stops_the_worse_ones_early(search: Callable[..., Sweep]) -> None:
