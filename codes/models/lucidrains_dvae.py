@@ -99,8 +99,12 @@ class LucidrainsDvae(Network):
 
     @torch.no_grad()
     def get_codebook_indices(self, mel: Tensor) -> Tensor:
-        """Codes of a mel spectrogram: (B, channels, T) -> (B, N) int64, N = T / stride^num_layers rounded up."""
-        return self.codebook.nearest(self._encoded(self._normalised(mel)))
+        """Codes of a mel spectrogram: (B, channels, T) -> (B, N) int64, N = T / stride^num_layers rounded up.
+
+        They are those of float32 whatever the precision of the run that asks for them.
+        """
+        with torch.autocast(mel.device.type, enabled=False):
+            return self.codebook.nearest(self._encoded(self._normalised(mel)))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, N) -> mel (B, channels, N * stride^num_layers), in the units that forward() got.

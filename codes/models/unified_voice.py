@@ -202,6 +202,8 @@ class UnifiedVoice2(Network):
         most = self.max_mel_tokens if max_codes is None else max_codes
         if not 1 <= most <= self.max_mel_tokens:
             raise ValueError(f"max_codes is {most}: this network has positions for 1 to {self.max_mel_tokens}")
+        if num < 1 or repetition_penalty <= 0:
+            raise ValueError(f"num must be 1 or more and repetition_penalty above 0, got {num}, {repetition_penalty}")
         if not self.use_mel_codes_as_input:
             raise ValueError("use_mel_codes_as_input is false: such a network reads sound, it cannot make it")
         check_positions("text", text[None], self.max_text_tokens)

@@ -132,6 +132,9 @@ def test_scaling_clipping_resampling(tmp_path: Path) -> None:
     torch.testing.assert_close(
         resampled.inverse(resampled(TONE))[..., 200:-200], TONE[..., 200:-200], rtol=0, atol=2e-3
     )
+    with torch.autocast("cpu", torch.bfloat16):
+        half = resampled(TONE)
+    assert torch.equal(half, resampled(TONE))
     torch.save((torch.ones(5), torch.full((5,), 2.0)), tmp_path / "stats.pth")
     bands = speech.FrequencyBinNormalizeInjector(stats_file=tmp_path / "stats.pth")
     torch.testing.assert_close(bands(x), (x - 1) / 2)

@@ -201,6 +201,12 @@ def test_sampling_equals_the_parallel_pass_and_follows_its_seed() -> None:
     assert [len(codes) for codes in network.generate(mel, TEXT[0], num=2)] == [0, 0]
 
 
+@pytest.mark.parametrize("wrong", [{"num": 0}, {"repetition_penalty": 0.0}])
+def test_how_to_draw_is_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="num must be 1 or more and repetition_penalty above 0, got"):
+        known().generate(drawn(1, 80, 11), TEXT[0], **wrong)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

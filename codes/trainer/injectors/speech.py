@@ -232,7 +232,8 @@ def _resampled(filters: Any, wav: Tensor) -> Tensor:
     step, made = filters.orig_freq // filters.gcd, filters.new_freq // filters.gcd
     filters.kernel = filters.kernel.to(wav.device)  # kept there: a copy in each step would wait for the device
     flat = functional.pad(wav.reshape(-1, 1, wav.shape[-1]), (filters.width, filters.width + step))
-    out = functional.conv1d(flat, filters.kernel.to(wav.dtype), stride=step).transpose(1, 2)
+    with torch.autocast(wav.device.type, enabled=False):
+        out = functional.conv1d(flat, filters.kernel.to(wav.dtype), stride=step).transpose(1, 2)
     length = -(-wav.shape[-1] * made // step)
     return out.reshape(*wav.shape[:-1], -1)[..., :length]
 
