@@ -27,7 +27,7 @@ def mel_filters(sample_rate_hz: int, window: int, bands: int, device: torch.devi
     bins = torch.linspace(0, sample_rate_hz / 2, window // 2 + 1, dtype=torch.float64)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rising, falling).clamp(min=0).float().to(device)
+    return torch.minimum(rising, falling).clamp(min=0).float().to(device, non_blocking=True)
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def _hann(window: int, device: torch.device) -> Tensor:
 def _cosines(coefficients: int, bands: int, device: torch.device) -> Tensor:
     """(coefficients, bands): the orthonormal DCT-II, but for row 0."""
     angles = torch.arange(coefficients)[:, None] * (torch.arange(bands) + 0.5) * (math.pi / bands)
-    return (angles.cos() * math.sqrt(2 / bands)).to(device)
+    return (angles.cos() * math.sqrt(2 / bands)).to(device, non_blocking=True)
 
 
 def spectrum(wav: Tensor, window: int, hop: int) -> Tensor:
