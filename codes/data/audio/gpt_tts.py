@@ -16,7 +16,7 @@ import numpy as np
 from codes.data.audio.clip_dataset import padded
 from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
 from codes.data.audio.transcripts.left_out import LeftOut
-from codes.data.audio.transcripts.rows import Row, TranscriptError
+from codes.data.audio.transcripts.rows import Row, TranscriptError, refuse
 from codes.data.audio.transcripts.screening import TextScreen
 from codes.data.dataset import Dataset
 from codes.data.text.cleaners import Cleaner
@@ -81,11 +81,8 @@ class GptTtsDataset(Dataset):
         found = read_all(path if isinstance(path, list) else [path], modes, phase)
         coded, problems = self._coded(found.rows)
         problems = [*found.problems, *problems]
-        if problems and on_error == "fail":
-            more = f" (and {len(problems) - 1} more such rows)" if len(problems) > 1 else ""
-            raise TranscriptError(
-                f"path: {problems[0]}{more}, of {len(found.rows)}; on_error: skip leaves such rows out and counts them"
-            )
+        if on_error == "fail":
+            refuse(problems, len(found.rows))
         for problem in problems:
             self.left_out.add("that cannot be understood or have no codes", problem)
         self._items = self._short_enough(coded)

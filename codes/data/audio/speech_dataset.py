@@ -13,7 +13,7 @@ from codes.data.audio.recordings import Segment
 from codes.data.audio.resample import num_resampled
 from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
 from codes.data.audio.transcripts.left_out import LeftOut
-from codes.data.audio.transcripts.rows import Row, TranscriptError, is_audio_name
+from codes.data.audio.transcripts.rows import Row, is_audio_name, refuse
 from codes.data.audio.transcripts.screening import TextScreen
 from codes.data.text.cleaners import Cleaner
 from codes.registry import Range
@@ -72,7 +72,8 @@ class SpeechDataset(ClipDataset, abstract=True):
         wrong = {row.where: reason for row in found.rows if (reason := _wrong_file(row.audio))}
         there = [row for row in found.rows if row.where not in wrong]
         problems = found.problems + [f"{where}: {reason}" for where, reason in wrong.items()]
-        self._refuse(problems, len(found.rows))
+        if self.on_error == "fail":
+            refuse(problems, len(found.rows))
         rows = self._first_rows(self.screen.keep([row for row in there if self.takes(row)], self.left_out))
         if not rows:
             raise ValueError(self._nothing_left(len(found.rows)))
@@ -113,13 +114,6 @@ class SpeechDataset(ClipDataset, abstract=True):
         digest = hashlib.sha256(texts.encode("utf-8", "surrogateescape"))
         digest.update(self.screen.identity())
         return {**super().fingerprint(), "text": digest.hexdigest()[:16]}
-
-    def _refuse(self, problems: list[str], num_rows: int) -> None:
-        if problems and self.on_error == "fail":
-            more = f" (and {len(problems) - 1} more such rows)" if len(problems) > 1 else ""
-            raise TranscriptError(
-                f"path: {problems[0]}{more}, of {num_rows}; on_error: skip leaves such rows out and counts them"
-            )
 
     def _first_rows(self, rows: list[Row]) -> dict[Path, Row]:
         """By file; of several rows for one file the first."""

@@ -1,7 +1,7 @@
 """What a transcript says of one recording, and how lists of them are read line by line."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,6 +57,23 @@ class Transcripts:
             self.without_text += other.without_text
             self.notes += other.notes
         return self
+
+
+def refuse(problems: Sequence[str], num_rows: int) -> None:
+    """Stop at rows that cannot be used, if there are any.
+
+    Args:
+        problems: what is wrong with each, with file and row.
+        num_rows: how many rows there are.
+
+    Raises:
+        TranscriptError: names the first, counts the others, and says how to go on without them.
+    """
+    if problems:
+        more = f" (and {len(problems) - 1} more such rows)" if len(problems) > 1 else ""
+        raise TranscriptError(
+            f"path: {problems[0]}{more}, of {num_rows}; on_error: skip leaves such rows out and counts them"
+        )
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
