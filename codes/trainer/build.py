@@ -19,6 +19,7 @@ from codes.trainer.distributed_step import DistributedStep, share_networks
 from codes.trainer.lora import add_lora
 from codes.trainer.optim import MovingAverage, Updater, make_optimizer
 from codes.trainer.precision import Precision, choose_device
+from codes.trainer.random_state import seed_random
 from codes.trainer.step import Step
 from codes.yaml_source import Mark, OptionError
 
@@ -69,7 +70,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
         OptionError: every entry that could not be built, with its place.
     """
     options, collector = experiment.options, _Collector()
-    checkpoints.seed_random(options.train.manual_seed)
+    seed_random(options.train.manual_seed)
     torch.backends.cudnn.benchmark = options.cuda_benchmarking_enabled
     start = Mark(str(experiment.file), 1, 1)
     device = collector.attempt(start, lambda: choose_device(options, ranks)) or torch.device("cpu")

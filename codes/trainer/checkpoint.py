@@ -8,14 +8,12 @@ any moment leaves the former ones whole.
 
 import json
 import os
-import random
 import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -202,36 +200,6 @@ def thin_out(folder: Path, keep_newest: int, keep_steps: set[int]) -> None:
         remove_checkpoint(steps[step])
     for leftover in folder.glob(f"{PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def seed_random(seed: int) -> None:
-    """Seed every global random number generator; a run does so right before its first step."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every global random number generator."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (users' code may draw from it)
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Restore what `random_state` gave."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer.checkpoint import PREFIX, CheckpointError
 from codes.trainer.distributed import RANK_SEEDS, Ranks
+from codes.trainer.random_state import random_state, restore_random_state, seed_random
 
 SHARDED = "in shards/"  # in state.pt, in the place of a tensor
 
@@ -145,7 +146,7 @@ def fitted(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str
 
 def random_states(ranks: Ranks) -> dict[str, Any]:
     """The random numbers of this process, with those of the others where there are some."""
-    own = checkpoints.random_state()
+    own = random_state()
     return own if ranks.size == 1 else own | {"ranks": ranks.gather(own)}
 
 
@@ -154,10 +155,10 @@ def begin_random(ranks: Ranks, saved: dict[str, Any] | None, seed: int, step: in
     by seed, step and process."""
     states = [] if saved is None else saved.get("ranks", [saved])
     if len(states) == ranks.size:
-        checkpoints.restore_random_state(states[ranks.rank])
+        restore_random_state(states[ranks.rank])
     else:
         drawn = 0 if saved is None else 1_000_003 * step
-        checkpoints.seed_random(seed + drawn + RANK_SEEDS * ranks.rank)
+        seed_random(seed + drawn + RANK_SEEDS * ranks.rank)
 
 
 def merged_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

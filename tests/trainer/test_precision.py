@@ -7,6 +7,7 @@ import torch
 
 from codes.registry import find
 from codes.trainer.precision import Precision, choose_device
+from codes.trainer.random_state import random_state, restore_random_state
 from codes.yaml_source import OptionError
 
 L2 = {"type": "pix", "criterion": "l2", "real": "y", "fake": "fake"}
@@ -20,7 +21,7 @@ def seen(toy: Any) -> Any:
     toy.trainer()
     cls = find("injector", "toy_spy")
     assert cls is not None
-    found: dict[str, list[Any]] = cls.forward.__globals__["SEEN"]  # type: ignore[attr-defined]
+    found: dict[str, list[Any]] = cls.forward.__globals__["SEEN"]
     found.clear()
     return found
 
@@ -213,6 +214,17 @@ def test_resume_on_a_gpu(toys: Any, lines: Any, weights: Any, same: Any, changes
     other = parts.train(full | {"train.niter": 8})
     assert same(weights(one), weights(other))
     assert lines(one.folder.path) == lines(other.folder.path)
+
+
+def test_a_machine_with_fewer_gpus_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint has the random numbers of every GPU that was there."""
+    saved, taken = random_state() | {"cuda": [torch.zeros(16), torch.ones(16)]}, []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", taken.extend)
+    restore_random_state(saved)
+    assert len(taken) == 1
+    assert taken[0] is saved["cuda"][0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
