@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from codes import registry
 from codes.convert import KINDS
@@ -47,6 +48,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_name_files_that_exist(page: str) -> None:
     named = NAMED.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_experiment_is_a_recipe() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    shipped = {f"experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yml")}
+    assert shipped <= set(NAMED.findall(text))
+    made = re.search(r"encode_audio\.py DIR .*--out (\S+)\n", text)
+    read = yaml.safe_load((ROOT / "experiments" / "codes_gpt.yml").read_text(encoding="utf-8"))
+    assert made is not None
+    assert made[1] == read["datasets"]["train"]["path"]
 
 
 def test_troubleshooting_quotes_messages_that_exist() -> None:
