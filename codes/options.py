@@ -197,7 +197,7 @@ class ExperimentOptions:
         compile_mode: reduce-overhead takes CUDA graphs, for small networks; max-autotune tries more kernels;
             eager makes graphs and no kernels, to find what cannot be compiled
         parallel: how several processes (torchrun) share the networks: ddp, each holds all of them; fsdp, a part each
-        dist_backend: how they talk (default: nccl on GPUs, gloo on CPUs)
+        dist_backend: what GPUs talk with (default: nccl); numbers on the CPU go by gloo
         dist_timeout_minutes: end the run where a process has not answered for so long
         ddp_find_unused_parameters: ddp: some parameters take part in some steps only; slower
         ddp_static_graph: ddp: every step uses the same parameters in the same way; a little faster
