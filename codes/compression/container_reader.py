@@ -83,7 +83,7 @@ class CodedFile:
         self.damages: list[str] = []
         self.packets_by_codec: dict[str, int] = {}
         self._has_lost_blocks = False
-        self._resolving = threading.Lock()
+        self._resolving, self._reading = threading.Lock(), threading.Lock()  # a thread may need the embedded model
         self._resolve = resolve
         self._codecs: dict[int, BlockCodec] = {RAW: RawCodec(), LINEAR: LinearCodec()}
         self._found: dict[int, PacketPlace] | None = None
@@ -245,8 +245,9 @@ class CodedFile:
             self.note_damage(f"truncated in {self.header.place(cut)}: {end - self._size} of {end} bytes are missing")
 
     def _bytes(self, start: int, num_bytes: int) -> bytes:
-        self._file.seek(start)
-        return self._file.read(max(0, min(num_bytes, self._size - start)))
+        with self._reading:
+            self._file.seek(start)
+            return self._file.read(max(0, min(num_bytes, self._size - start)))
 
     def _packet_at(self, place: PacketPlace | None, number: int) -> Packet | None:
         if place is None or place.num_bytes > self._most_packet_bytes(number):

@@ -1,6 +1,7 @@
 """Coded files: blocks fall back to the smallest codec that gives them back; codecs and models are checked."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,29 @@ def test_the_model_can_be_embedded(tmp_path: Path) -> None:
     with CodedFile(tmp_path / "x.wsl", resolve, keep_going=True) as coded:
         list(coded.blocks())
         assert found == [b"a model", b""]
+
+
+class SlowFile(io.BufferedReader):
+    """Gives other threads time between finding a place and reading there."""
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        found = super().seek(target, whence)
+        time.sleep(0.01)
+        return found
+
+
+def test_a_thread_that_reads_the_embedded_model_disturbs_no_other(tmp_path: Path) -> None:
+    pcm = np.concatenate([np.zeros((2, 1000), np.int32), repetitive(4000)], 1)  # the first block needs no model
+    report = write(tmp_path / "x.wsl", pcm, 16, codecs=[Shift("exact")], model=b"a model")
+    assert report.packets_by_codec == {"linear": 1, "residual": 4}
+    found = []
+
+    def resolve(entry: CodecEntry, embedded: bytes) -> BlockCodec:
+        found.append(embedded)
+        return Shift("exact")
+
+    with CodedFile(tmp_path / "x.wsl", resolve) as coded:
+        coded._file.close()
+        coded._file = SlowFile(io.FileIO(tmp_path / "x.wsl"))
+        assert np.array_equal(np.concatenate(list(coded.blocks(workers=4)), 1), pcm)
+    assert found == [b"a model"]
