@@ -9,16 +9,27 @@ def best_checkpoint(run: Path) -> Path:
 
     Raises:
         FileNotFoundError: there is none yet.
+        ValueError: what marks the best cannot be read.
     """
     folder = run / "checkpoints"
-    found = sorted(manifest.parent for manifest in folder.glob("step_*/manifest.json"))
-    found = [path for path in found if path.suffix == ""]  # others are being written or deleted
-    if not found:
+    paths = [manifest.parent for manifest in folder.glob("step_*/manifest.json")]
+    found = {path.name.removeprefix("step_"): path for path in paths}
+    by_step = {int(step): path for step, path in found.items() if step.isdecimal()}  # others come and go
+    if not by_step:
         raise FileNotFoundError(f"{run} has no checkpoint yet")
-    marks = folder / "marks.json"
-    best = json.loads(marks.read_text(encoding="utf-8"))["best"] if marks.is_file() else None
-    by_step = {int(path.name.removeprefix("step_")): path for path in found}
-    return by_step.get(int(best["step"]), found[-1]) if best else found[-1]
+    best = _best_step(folder / "marks.json")
+    return by_step[best if best in by_step else max(by_step)]
+
+
+def _best_step(marks: Path) -> int | None:
+    if not marks.is_file():
+        return None
+    try:
+        best = json.loads(marks.read_text(encoding="utf-8"))["best"]
+        return int(best["step"]) if best else None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{marks} cannot be read ({reason}): without it the newest checkpoint is taken") from error
 
 
 def network_weights(checkpoint: Path, name: str) -> Path:

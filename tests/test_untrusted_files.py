@@ -85,3 +85,12 @@ def test_networks_are_loaded_without_the_state(tmp_path: Path, mark: Path) -> No
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         checkpoints.load_state(saved)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("marks", ["{", "[]", "{}", '{"best": 3}', '{"best": {"step": "x"}}'])
+def test_marks_that_mean_nothing(tmp_path: Path, marks: str) -> None:
+    checkpoints.save_checkpoint(tmp_path / "checkpoints", 1, {}, {})
+    (tmp_path / "options.yml").write_text("name: a\n")
+    (tmp_path / "checkpoints" / "marks.json").write_text(marks)
+    with pytest.raises(CheckpointError, match=r"marks\.json cannot be read \(.+\): without it the newest"):
+        load_networks(tmp_path)

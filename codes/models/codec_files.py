@@ -31,7 +31,7 @@ def load_run_codec(run: Path) -> AudioCodec:
     name, entry = next(iter(found.items()))
     try:
         checkpoint = best_checkpoint(run)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"path is {run}: {error}") from error
     return _filled(entry.built_from.build(), network_weights(checkpoint, name))
 

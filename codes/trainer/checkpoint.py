@@ -165,11 +165,11 @@ def choose_checkpoint(run: Path, wanted: Path | None = None) -> Path:
     """A verified checkpoint of a run: the wanted one, else its best, or its newest where none is marked.
 
     Raises:
-        CheckpointError: there is none yet, or a file of it is missing, truncated or altered.
+        CheckpointError: there is none yet, what marks the best cannot be read, or a file of it is missing or altered.
     """
     try:
         chosen = wanted or best_checkpoint(run)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise CheckpointError(str(error)) from error
     verify(chosen)
     return chosen
