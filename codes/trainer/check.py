@@ -1,10 +1,8 @@
 """`--check` and `--replay`: one real batch through every step, and a table of what flowed where."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from codes import registry
 from codes.entries import Experiment, StepEntry
@@ -103,20 +101,16 @@ def _network_rows(parts: Parts) -> list[list[str]]:
         trained = {id(p): p for updater in updaters for p in updater.parameters}.values()
         rows.append([
             name, f"{sum(p.numel() for p in network.parameters()):,}", f"{sum(p.numel() for p in trained):,}",
-            _size(_bytes(network.parameters())), _size(_bytes(trained)),
+            _size(cost.bytes_of(network.parameters())), _size(cost.bytes_of(trained)),
             _size(sum(_state_bytes(updater) for updater in updaters)),
         ])  # fmt: skip
     return rows
 
 
-def _bytes(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(p.numel() * p.element_size() for p in parameters)
-
-
 def _state_bytes(updater: Updater) -> int:
     """Memory that an optimizer's state takes once it has run: two moments for AdamW, one for the others."""
     moments = 2 if isinstance(updater.optimizer, torch.optim.AdamW) else 1
-    return moments * _bytes(updater.parameters)
+    return moments * cost.bytes_of(updater.parameters)
 
 
 def _size(number: int) -> str:

@@ -7,10 +7,9 @@ keeps. Parameters, gradients, optimizer and moving averages follow from the netw
 (context, workspace, fragmentation: 1 to 3 GB on a GPU) is not in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,15 +69,15 @@ def estimate(experiment: Experiment, parts: Parts, devices: int) -> Cost:
     with _saved_bytes(parts) as saved:
         trace(parts, micro, 1, batch_seed(0, 1))
     sharded = devices if options.parallel == "fsdp" else 1
-    weights = sum(_bytes(network.parameters()) / (sharded if experiment.networks[name].flags.trainable else 1)
+    weights = sum(bytes_of(network.parameters()) / (sharded if experiment.networks[name].flags.trainable else 1)
                   for name, network in parts.networks.items())  # fmt: skip
-    trained = sum(_bytes(us[0].parameters) for us in parts.updaters.values()) / sharded
+    trained = sum(bytes_of(us[0].parameters) for us in parts.updaters.values()) / sharded
     averages = {id(value): value for average in parts.averages.values() for value in average.average.values()}
     return Cost(
         weights_bytes=weights,
         gradients_bytes=trained,
         optimizer_bytes=_optimizer_bytes(experiment, parts, devices),
-        averages_bytes=_bytes(averages.values()) / sharded,
+        averages_bytes=bytes_of(averages.values()) / sharded,
         activations_bytes=saved["largest"] / batch_size(micro) * -(-share // options.train.mega_batch_factor),
         step_flops=step_flops(parts, batch, 1, options.train),
     )
@@ -89,11 +88,12 @@ def _optimizer_bytes(experiment: Experiment, parts: Parts, devices: int) -> floa
     for entry, step in zip(experiment.steps, parts.steps, strict=True):
         kind = entry.flags.optimizer
         shared = devices if experiment.options.parallel == "fsdp" or kind == "adamw_zero" else 1
-        total += sum(MOMENTS[kind] * _bytes(updater.parameters) / shared for updater in step.updaters)
+        total += sum(MOMENTS[kind] * bytes_of(updater.parameters) / shared for updater in step.updaters)
     return total
 
 
-def _bytes(parameters: Any) -> int:
+def bytes_of(parameters: Iterable[Tensor]) -> int:
+    """What tensors take in memory."""
     return sum(p.numel() * p.element_size() for p in parameters)
 
 

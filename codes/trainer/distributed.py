@@ -10,7 +10,6 @@ process makes a `Ranks()`, whose methods do nothing.
 import contextlib
 import datetime
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -228,10 +227,3 @@ def _translated(error: BaseException, ranks: Ranks) -> BaseException:
         f"or did not answer in time (dist_timeout_minutes). The newest checkpoint is whole: the same command continues "
         f"from it.\n  {' '.join(str(error).split())[:300]}"
     )
-
-
-def leave(status: int) -> None:
-    """End a process whose others may hang: threads of the process group would keep it from ending by itself."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
