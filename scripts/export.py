@@ -36,9 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="FOLDER", help="a new folder")
     what.add_argument("--codec", type=Path, metavar="FILE", help="a model file for compress.py (.safetensors)")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="which checkpoint (default: the best)")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="with --out: which one (default: the best)")
     parser.add_argument("--command", default="", help="with --codec of a residual_lm: kept in the file for people")
     options = parser.parse_args(arguments)
+    if options.codec is not None and options.checkpoint is not None:
+        parser.error("--checkpoint goes with --out: --codec takes the best checkpoint")
+    if options.codec is None and options.command:
+        parser.error("--command goes with --codec")
     try:
         if options.codec is not None:
             lines = [write_codec(options.run, options.codec, options.command)]

@@ -97,3 +97,7 @@ def test_one_file_for_compress(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "gives no model" in capsys.readouterr().err
     assert command.main([str(run), "--codec", str(out), "--command", "x"]) == 2
     assert "expected one network residual_lm" in capsys.readouterr().err
+    for wrong in (["--codec", str(out), "--checkpoint", str(run)], ["--out", str(out), "--command", "x"]):
+        with pytest.raises(SystemExit):
+            command.main([str(run), *wrong])
+        assert "goes with --" in capsys.readouterr().err
