@@ -37,8 +37,9 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         from codes.trainer import commands
+        from codes.trainer.distributed import leave
 
-        return commands.run(arguments)
+        return leave(commands.run(arguments))
     except KeyboardInterrupt:
         return 130
 

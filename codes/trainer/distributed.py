@@ -7,9 +7,11 @@ run's batches do not depend on how many there are; `distributed_step.py` brings 
 process makes a `Ranks()`, whose methods do nothing.
 """
 
+import atexit
 import contextlib
 import datetime
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -165,6 +167,26 @@ def joined(options: ExperimentOptions) -> Iterator[Ranks]:
     except (RuntimeError, distributed.DistError) as error:
         raise _translated(error, ranks) from error
     distributed.destroy_process_group()
+
+
+def leave(status: int) -> int:
+    """Let a process of several end, after its exit handlers, without Python's teardown; alone, do nothing.
+
+    Threads of gloo may let go of their last tensor while Python is taken down, which aborts one process in ten and
+    makes torchrun call a finished run failed (https://github.com/pytorch/pytorch/pull/179291).
+
+    Args:
+        status: the exit status.
+
+    Returns:
+        the status, where this process is the only one.
+    """
+    if from_environment().size > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def choose_backend(options: ExperimentOptions) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes.experiment import load_experiment
-from codes.trainer.distributed import Ranks, joined
+from codes.trainer.distributed import Ranks, joined, leave
 from codes.trainer.extensible_trainer import ExtensibleTrainer
 
 
@@ -67,8 +67,7 @@ def main() -> None:
     with joined(load_experiment(Path(sys.argv[1].partition("@")[0])).options) as ranks:
         for text in sys.argv[1:]:
             train(text, ranks)
-    sys.stdout.flush()
-    os._exit(0)  # gloo's threads may abort a process that ends in the usual way
+    leave(0)
 
 
 if __name__ == "__main__":
