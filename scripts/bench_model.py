@@ -142,7 +142,7 @@ def bench_loss(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def bench_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tokens one after the other: with the cache, without it, and by transformers."""
+    """Tokens one after the other: with both caches, without one, and by transformers."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from codes.models.gpt import Gpt
@@ -156,9 +156,9 @@ def bench_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     other: Any = GPT2LMHeadModel(config).to(device).eval()  # type: ignore[arg-type]
     start = torch.zeros(1, 1, dtype=torch.long, device=device)
 
-    def cached() -> int:
+    def cached(static: bool) -> int:
         free = torch.full((1, tokens - 1), -1, device=device)
-        network.generate(torch.cat([start, free], 1))
+        network.generate(torch.cat([start, free], 1), static_cache=static)
         return tokens
 
     @torch.inference_mode()
@@ -180,7 +180,8 @@ def bench_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     network.eval()
     runs = {
         "no cache": Run(go=whole),
-        "generate (key-value cache)": Run(go=cached),
+        "generate, cache by views": Run(go=lambda: cached(False)),
+        f"generate, fixed shapes{', graph' if device.type == 'cuda' else ''}": Run(go=lambda: cached(True)),
         "transformers' generate": Run(go=transformers),
     }
     found = _ratios(in_turns(runs, arguments.rounds), "no cache")

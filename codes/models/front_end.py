@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from codes.models.transformer import Activation, KeyValueCache, Norm, Transformer, make_norm
+from codes.models.key_value_cache import Caches
+from codes.models.transformer import Activation, Norm, Transformer, make_norm
 
 Inner = Callable[[Tensor], Tensor]
 
@@ -224,10 +225,10 @@ class HierarchicalTransformer(nn.Module):
         """``recompute`` keeps less for the backward pass."""
         return self.norm(self.hierarchy(x, lambda z: self.inner(z, recompute), recompute))
 
-    def caches(self, batch: int, length: int, device: torch.device) -> "HierarchicalCache":
-        """Empty caches for ``length`` tokens."""
+    def caches(self, batch: int, length: int, device: torch.device, static: bool | None = None) -> "HierarchicalCache":
+        """Empty caches for ``length`` tokens; see `Caches` for ``static``."""
         positions = -(-length // self.factor)
-        return HierarchicalCache(len(self.hierarchy.levels), self.inner.caches(batch, positions, device))
+        return HierarchicalCache(len(self.hierarchy.levels), self.inner.caches(batch, positions, device, static))
 
     def extend(
         self, x: Tensor, caches: "HierarchicalCache", start: int, rotary: tuple[Tensor, Tensor] | None = None
@@ -250,7 +251,7 @@ class HierarchicalCache:
     """Caches of a `HierarchicalTransformer`."""
 
     levels: int
-    inner: list[KeyValueCache]
+    inner: Caches
     state: HierarchyState = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

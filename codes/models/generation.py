@@ -1,7 +1,8 @@
 """Token-by-token completion of a sequence by a `gpt`, equal to its parallel forward.
 
 The known beginning is run in parallel up to the edge of a block of the linear prediction; from there every token takes
-one step with the key-value cache. When the cache is full it is filled again from the last half of the inputs.
+one step with the key-value cache (`key_value_cache.py`). When that is full it is filled again from the last half of
+the inputs.
 """
 
 from collections.abc import Callable
@@ -50,15 +51,16 @@ class Stepper:
         network: the network, in eval mode.
         ids: (B, T) codes of which the first ``known`` are read now.
         known: tokens known from the start, at least the network's context.
+        static: a key-value cache of fixed shapes; None: on a GPU.
     """
 
-    def __init__(self, network: Steppable, ids: Tensor, known: int) -> None:
+    def __init__(self, network: Steppable, ids: Tensor, known: int, static: bool | None = None) -> None:
         self.network = network
         self.heads_forecast = isinstance(network.head, LogisticsHead)
         batch, length = ids.shape
         device = network.channel_embedding.device
         self.ids = torch.full((batch, network.reach + length), network.silence, device=device)
-        self.caches = network.transformer.caches(batch, network.max_length, device)
+        self.caches = network.transformer.caches(batch, network.max_length, device, static)
         rotary = network.transformer.rotary
         self.rotary = rotary(torch.arange(network.max_length, device=device) // network.num_channels)
         self.inputs = torch.zeros(batch, network.max_length, network.channel_embedding.shape[1], device=device)
@@ -145,7 +147,12 @@ def _from(forecast: Forecast, first: int) -> Forecast:
 
 
 def complete(
-    network: Steppable, ids: Tensor, choice: Choice, progress: Progress | None = None, emit: Emit | None = None
+    network: Steppable,
+    ids: Tensor,
+    choice: Choice,
+    progress: Progress | None = None,
+    emit: Emit | None = None,
+    static: bool | None = None,
 ) -> Tensor:
     """Fill the positions of ids (B, T) that are -1; see `Gpt.generate`."""
     check_codes(ids, network.vocabulary)
@@ -154,8 +161,8 @@ def complete(
         context = network.context
         silence = ids.new_full((len(ids), context), network.silence)
         behind = None if emit is None else lambda made, done: emit(made[:, context:], max(done - context, 0))
-        return complete(network, torch.cat([silence, ids], 1), choice, progress, behind)[:, context:]
-    stepper = Stepper(network, ids, known)
+        return complete(network, torch.cat([silence, ids], 1), choice, progress, behind, static)[:, context:]
+    stepper = Stepper(network, ids, known, static)
     ids = ids.to(stepper.ids.device)
     total = ids.shape[1]
     free = (ids < 0).any(0).tolist()
@@ -195,10 +202,10 @@ def check_codes(ids: Tensor, vocabulary: int) -> None:
         raise ValueError(f"generate got ids from {low} to {high}: they must be -1 (free) or 0 to {vocabulary - 1}")
 
 
-def stepwise_nats(network: Steppable, ids: Tensor, known: int | None = None) -> Tensor:
+def stepwise_nats(network: Steppable, ids: Tensor, known: int | None = None, static: bool | None = None) -> Tensor:
     """Code lengths (B, T - known) by steps, as a decoder would see them; equal to the network's parallel forward."""
     known = network.context if known is None else known
-    stepper = Stepper(network, ids, known)
+    stepper = Stepper(network, ids, known, static)
     nats = []
     for token in range(stepper.token, ids.shape[1]):
         hidden, forecast = stepper.step()

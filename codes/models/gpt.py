@@ -197,6 +197,7 @@ class Gpt(Network):
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         emit: Callable[[Tensor, int], None] | None = None,
+        static_cache: bool | None = None,
     ) -> Tensor:
         """Fill in the free positions of a sequence, one token after the other.
 
@@ -208,6 +209,7 @@ class Gpt(Network):
             generator: random numbers; None is torch's own.
             progress: called now and then with the tokens done and their number.
             emit: called as often with the codes (B, T) and how many of each are done.
+            static_cache: fixed shapes, which a GPU replays as a CUDA graph; None: on a GPU.
 
         Returns:
             (B, T) int64, complete.
@@ -218,7 +220,7 @@ class Gpt(Network):
                 f"top_k is {top_k}: a logistics head has no list of codes to keep; use top_p or temperature"
             )
         with self.evaluating():
-            return generation.complete(self, ids.long(), choice, progress, emit)
+            return generation.complete(self, ids.long(), choice, progress, emit, static_cache)
 
 
 def _check_codes(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from codes.models.transformer import KeyValueCache
+from codes.models.key_value_cache import Caches, KeyValueCache
 
 
 class InOutLinear(nn.Module):
@@ -35,12 +35,12 @@ class Gpt2Attention(nn.Module):
         self.c_attn = InOutLinear(dim, 3 * dim, 0.02)
         self.c_proj = InOutLinear(dim, dim, out_std)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int | Tensor) -> Tensor:
         batch, length, dim = x.shape
         parts = self.c_attn(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         queries, keys, values = parts.unbind(0)
         if cache is not None:
-            keys, values = cache.extend(start, keys, values)
+            keys, values, mask = cache.extend(start, keys, values)
         dropout = self.dropout if self.training else 0.0
         causal = mask is None and length > 1
         out = functional.scaled_dot_product_attention(
@@ -72,7 +72,7 @@ class Gpt2Block(nn.Module):
         self.mlp = Gpt2FeedForward(dim, out_std)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int | Tensor) -> Tensor:
         x = x + self.dropout(self.attn(self.ln_1(x), mask, cache, start))
         return x + self.dropout(self.mlp(self.ln_2(x)))
 
@@ -119,12 +119,15 @@ class Gpt2Trunk(nn.Module):
                 x = block(x, mask, None, 0)
         return self.ln_f(x)
 
-    def caches(self, batch: int, length: int, device: torch.device) -> list[KeyValueCache]:
-        """Empty caches for `length` positions, one for each block."""
-        return [KeyValueCache(batch, self.heads, length, self.dim // self.heads, device) for _ in self.h]
+    def caches(self, batch: int, length: int, device: torch.device, static: bool | None = None) -> Caches:
+        """Empty caches for `length` positions; see `Caches` for `static`."""
+        return Caches(len(self.h), batch, self.heads, length, self.dim // self.heads, device, static)
 
-    def extend(self, x: Tensor, caches: list[KeyValueCache], start: int) -> Tensor:
+    def extend(self, x: Tensor, caches: Caches, start: int) -> Tensor:
         """Run x (B, N, dim) at positions start .. start + N - 1 (N = 1, or start = 0) given the caches before them."""
+        return caches.extend(self._through, x, start)
+
+    def _through(self, caches: list[KeyValueCache], x: Tensor, start: int | Tensor) -> Tensor:
         for block, cache in zip(self.h, caches, strict=True):
             x = block(x, None, cache, start)
         return self.ln_f(x)

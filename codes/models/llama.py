@@ -6,6 +6,7 @@ first token counts as well), and code lengths are of the codes of the audio, not
 so the trainer's bits per sample are bits per sample.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from codes.models.generation import check_codes, known_tokens
 from codes.models.heads import Choice
+from codes.models.key_value_cache import FixedStep
 from codes.models.network import Network
 from codes.models.transformers_weights import load_pretrained, one_line, require_transformers
 
@@ -219,38 +221,56 @@ class LlamaStepper:
         network: the network, in eval mode.
         ids: (B, T) codes; the first ``known`` of them are read now, the others are taken as they come.
         known: tokens known from the start.
+        static: a key-value cache of fixed shapes; None: on a GPU.
     """
 
-    def __init__(self, network: Llama, ids: Tensor, known: int) -> None:
+    def __init__(self, network: Llama, ids: Tensor, known: int, static: bool | None = None) -> None:
         self.network = network
         device = next(network.parameters()).device
         self.ids = ids.to(device).clone()
         self.token = known
+        self.static = device.type == "cuda" if static is None else static
         self.cache: Any = None
+        self.fixed: FixedStep | None = None
         self.used = 0  # positions in the cache
+
+    def _empty_cache(self) -> None:
+        from transformers import DynamicCache, StaticCache
+
+        config: Any = self.network.llama.config
+        if not self.static:
+            self.cache = DynamicCache(config=config)
+        elif self.cache is None:
+            self.cache = StaticCache(config=config, max_cache_len=self.network.max_length)
+            self.fixed = FixedStep(functools.partial(_next_logits, self.network, self.cache))
+        else:
+            self.cache.reset()
+        self.used = 0
 
     def step(self) -> Tensor:
         """Logits (B, V) of the next token."""
-        from transformers import DynamicCache
-
         network = self.network
         first = self.token  # the first input that is not in the cache; input n is the code before token n
         if self.cache is None or self.used == network.max_length:
-            self.cache, self.used = DynamicCache(config=network.llama.config), 0
+            self._empty_cache()
             fits = self.token + 1 <= network.max_length
             first = 0 if fits else self.token + 1 - network.max_length // 2
         before = self.ids[:, max(first - 1, 0) : self.token]
         inputs = torch.cat([before.new_full((len(before), 1), -1), before], 1) if first == 0 else before
+        fixed = self.fixed if self.used and inputs.shape[1] == 1 else None
         self.used += inputs.shape[1]
-        output = network.llama(
-            input_ids=network.tokens(inputs), past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        )
-        return network.code_logits(output.logits[:, -1])
+        return fixed(inputs) if fixed is not None else _next_logits(network, self.cache, inputs)
 
     def update(self, codes: Tensor) -> None:
         """Tell the code (B,) of the token that `step` was about."""
         self.ids[:, self.token] = codes
         self.token += 1
+
+
+def _next_logits(network: Llama, cache: Any, inputs: Tensor) -> Tensor:
+    """Logits (B, V) behind inputs (B, N), -1 for the token before the first, given what is in the cache."""
+    output = network.llama(input_ids=network.tokens(inputs), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return network.code_logits(output.logits[:, -1])
 
 
 # What makes a Llama this one, besides its weights and its vocabulary.

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from codes.models.key_value_cache import Caches, KeyValueCache
+
 Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["swiglu", "gelu"]
 
@@ -47,21 +49,6 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return x * cosines.to(x.dtype) + x.roll(x.shape[-1] // 2, -1) * sines.to(x.dtype)
 
 
-class KeyValueCache:
-    """Keys and values of one block for the positions so far: (B, H, max_length, dim) with the first ones in use."""
-
-    def __init__(self, batch: int, heads: int, length: int, dim: int, device: torch.device) -> None:
-        self.keys = torch.empty(batch, heads, length, dim, device=device)
-        self.values = torch.empty(batch, heads, length, dim, device=device)
-
-    def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values (B, H, N, dim) from ``start`` on; returns views of all up to there."""
-        end = start + keys.shape[2]
-        self.keys[:, :, start:end] = keys
-        self.values[:, :, start:end] = values
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
 class Attention(nn.Module):
     """Causal multi-head self-attention. x: (B, N, dim) -> (B, N, dim)."""
 
@@ -72,18 +59,20 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int = 0
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int | Tensor = 0
     ) -> Tensor:
         batch, length, dim = x.shape
         qkv = self.qkv(x).view(batch, length, 3 * self.heads, dim // self.heads)
         queries_keys, values = qkv.split((2 * self.heads, self.heads), 2)
         queries, keys = rotate(queries_keys, *rotary).split(self.heads, 2)
         queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+        mask = None
         if cache is not None:
-            keys, values = cache.extend(start, keys, values)
-        assert length == 1 or start == 0, "several positions at once only from the start"
+            keys, values, mask = cache.extend(start, keys, values)
         dropout = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=length > 1)
+        out = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, dropout_p=dropout, is_causal=length > 1
+        )
         return self.out(out.transpose(1, 2).reshape(batch, length, dim))
 
 
@@ -116,7 +105,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int = 0
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int | Tensor = 0
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, cache, start))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
@@ -159,13 +148,17 @@ class Transformer(nn.Module):
         """Cosines and sines of positions start .. start + length - 1."""
         return self.rotary(torch.arange(start, start + length, device=device) // self.num_channels)
 
-    def caches(self, batch: int, length: int, device: torch.device) -> list[KeyValueCache]:
-        """Empty caches for ``length`` positions, one for each block."""
-        dim = self.rotary.dim
-        return [KeyValueCache(batch, self.heads, length, dim, device) for _ in self.blocks]
+    def caches(self, batch: int, length: int, device: torch.device, static: bool | None = None) -> Caches:
+        """Empty caches for ``length`` positions; see `Caches` for ``static``."""
+        return Caches(len(self.blocks), batch, self.heads, length, self.rotary.dim, device, static)
 
-    def extend(self, x: Tensor, caches: list[KeyValueCache], start: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def extend(self, x: Tensor, caches: Caches, start: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Run x (B, N, dim) at positions start .. start + N - 1 (N = 1, or start = 0) given the caches before them."""
+        return caches.extend(self._through, x, start, *rotary)
+
+    def _through(
+        self, caches: list[KeyValueCache], x: Tensor, start: int | Tensor, cosines: Tensor, sines: Tensor
+    ) -> Tensor:
         for block, cache in zip(self.blocks, caches, strict=True):
-            x = block(x, rotary, cache, start)
+            x = block(x, (cosines, sines), cache, start)
         return self.norm(x)
