@@ -1,10 +1,12 @@
 """The mel spectrogram of Tacotron's descendants: what DL-Art-School's DVAE and Tortoise's GPT are trained on.
 
 Powers on HTK's mel scale under triangles of equal area (slaney's norm), clamped and logged; usually each band is
-divided by its mean over a corpus, which ``python scripts/mel_norms.py`` measures. `griffin_lim` makes sound of it.
+divided by its mean over a corpus, which ``python scripts/mel_norms.py`` measures. `griffin_lim` makes sound of it;
+`convert_mel` makes of it what a vocoder was trained on, whose settings are others.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 LEAST_POWER = 1e-5  # of a band, before the logarithm
+MEAN_MAGNITUDE = math.sqrt(math.pi) / 2  # of Gaussian noise's bins, beside the root of their mean power (Rayleigh)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,10 @@ class MelSettings:
         hop: samples between two frames.
         bands: mel bands.
         lowest_hz, highest_hz: where the bands begin and end.
-        magnitude: bands hold magnitudes, as HiFi-GAN's do, instead of powers.
+        magnitude: bands hold magnitudes, as vocoders' do, instead of powers.
+        slaney_scale: bands lie on slaney's mel scale, as librosa's do, instead of HTK's.
+        equal_area: triangles of equal area; false: of equal height.
+        least: of a band, before the logarithm.
     """
 
     sample_rate_hz: int = 22050
@@ -34,6 +40,9 @@ class MelSettings:
     lowest_hz: float = 0.0
     highest_hz: float = 8000.0
     magnitude: bool = False
+    slaney_scale: bool = False
+    equal_area: bool = True
+    least: float = LEAST_POWER
 
     def __post_init__(self) -> None:
         if min(self.sample_rate_hz, self.window, self.hop, self.bands) < 1:
@@ -69,7 +78,7 @@ def mel_spectrogram(wav: Tensor, settings: MelSettings) -> Tensor:
             flat, settings.window, settings.hop, window=_hann(settings.window, wav.device), return_complex=True
         )
         power = found.abs() if settings.magnitude else torch.view_as_real(found).square().sum(-1)
-        mel = (_filters(settings, wav.device) @ power).clamp(min=LEAST_POWER).log()
+        mel = (_filters(settings, wav.device) @ power).clamp(min=settings.least).log()
     return mel.view(*wav.shape[:-1], *mel.shape[1:])
 
 
@@ -85,7 +94,8 @@ def mel_filters(settings: MelSettings) -> Tensor:
 
     bins = settings.window // 2 + 1
     bounds = settings.lowest_hz, settings.highest_hz
-    return melscale_fbanks(bins, *bounds, settings.bands, settings.sample_rate_hz, norm="slaney").t()
+    norm, scale = "slaney" if settings.equal_area else None, "slaney" if settings.slaney_scale else "htk"
+    return melscale_fbanks(bins, *bounds, settings.bands, settings.sample_rate_hz, norm, scale).t()
 
 
 @functools.cache
@@ -125,10 +135,60 @@ def read_mel_norms(path: Path, bands: int) -> Tensor:
     return found.float()
 
 
+def spread_bands(mel: Tensor, settings: MelSettings) -> Tensor:
+    """Bands spread over their frequencies, by the pseudo-inverse of the triangles.
+
+    Args:
+        mel: (bands, F) logarithms, not divided by norms.
+        settings: as it was made.
+
+    Returns:
+        powers, or magnitudes where the bands are: (window / 2 + 1, F) float32, 0 or more.
+    """
+    inverse = torch.linalg.pinv(_filters(settings, mel.device).double())
+    return (inverse @ mel.double().exp()).clamp(min=0).float()
+
+
+def convert_mel(mel: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
+    """A mel spectrogram as another program would make it of the same sound, nearly.
+
+    Bands are spread over their frequencies, bins and frames between those of the source are interpolated, and all is
+    gathered in the bands of the target. What the source does not reach is silent. Magnitudes grow with the window, as
+    those of voiced speech do; means of powers and of magnitudes go over into each other as those of noise do. Frames
+    that are not centred are not imitated: the sound may come half a hop later.
+
+    Args:
+        mel: (bands, F) logarithms, not divided by norms.
+        source: as it was made.
+        target: as it is wanted.
+
+    Returns:
+        (target bands, F of the target) float32; `mel` itself where both settings are equal.
+    """
+    if source == target:
+        return mel
+    spectrum = spread_bands(mel, source)
+    spectrum = spectrum if source.magnitude else spectrum.sqrt() * MEAN_MAGNITUDE
+    spectrum = spectrum * (target.window / source.window)
+    bin_ratio = target.sample_rate_hz / target.window * source.window / source.sample_rate_hz
+    frame_ratio = target.hop / target.sample_rate_hz * source.sample_rate_hz / source.hop
+    bins = torch.arange(target.window // 2 + 1, device=mel.device) * bin_ratio
+    frames = torch.arange(int((mel.shape[1] - 1) / frame_ratio + 1e-6) + 1, device=mel.device) * frame_ratio
+    found = _between(_between(spectrum, bins).t(), frames).t() * (bins <= source.window // 2)[:, None]
+    bands = _filters(target, mel.device) @ (found if target.magnitude else (found / MEAN_MAGNITUDE).square())
+    return bands.clamp(min=target.least).log()
+
+
+def _between(values: Tensor, places: Tensor) -> Tensor:
+    """Rows of values (N, C) at places (M,) that need not be whole, interpolated linearly: (M, C)."""
+    below = places.long().clamp(max=len(values) - 1)
+    above = (below + 1).clamp(max=len(values) - 1)
+    share = (places - below).clamp(max=1)[:, None]
+    return values[below] * (1 - share) + values[above] * share
+
+
 def griffin_lim(mel: Tensor, settings: MelSettings, iterations: int = 60, seed: int = 0) -> Tensor:
     """Sound whose spectrogram is near (Griffin and Lim 1984, with the momentum of Perraudin et al. 2013).
-
-    Bands are spread over their frequencies by the pseudo-inverse of the triangles.
 
     Args:
         mel: (bands, F) logarithms, not divided by norms.
@@ -141,10 +201,10 @@ def griffin_lim(mel: Tensor, settings: MelSettings, iterations: int = 60, seed: 
     """
     from torchaudio.functional import griffinlim
 
-    power = (torch.linalg.pinv(_filters(settings, mel.device).double()) @ mel.double().exp()).clamp(min=0).float()
+    spectrum = spread_bands(mel, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return griffinlim(
-            power, _hann(settings.window, mel.device), settings.window, settings.hop, settings.window,
+            spectrum, _hann(settings.window, mel.device), settings.window, settings.hop, settings.window,
             power=1.0 if settings.magnitude else 2.0, n_iter=iterations, momentum=0.99, length=None, rand_init=True,
         )  # fmt: skip

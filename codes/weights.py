@@ -1,7 +1,7 @@
 """Weights of networks in files: read without running anything, and fitted into a network with a line that says how."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's unpickler stumbles over
         raise CheckpointError(f"weights {path} cannot be read: {_line(error)}") from error
-    for key in ("state_dict", "model", "generator"):
+    for key in ("state_dict", "model", "generator", "model_g"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
@@ -60,7 +60,7 @@ def fit_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], so
         CheckpointError: they do not fit; names the missing, unexpected and differently shaped parameters.
     """
     own = network.state_dict()
-    weights = _without_prefixes(weights, own)
+    weights = without_prefixes(weights, own)
     if hasattr(network, "released_weights"):
         weights = network.released_weights(dict(weights))  # type: ignore[operator]
     missing = sorted(own.keys() - weights.keys())
@@ -89,8 +89,8 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
-def _without_prefixes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Wrappers' prefixes taken off where all names have one, and the network none of that name."""
+def without_prefixes(weights: Mapping[str, Tensor], own: Collection[str] = ()) -> Mapping[str, Tensor]:
+    """Wrappers' prefixes taken off where all names have one, and a network with these names of its own has none."""
     while True:
         prefix = next((p for p in WRAPPERS if weights and all(name.startswith(p) for name in weights)), None)
         if prefix is None or any(name.startswith(prefix) for name in own):

@@ -3,7 +3,8 @@
     python scripts/speak.py --run runs/speech_gpt --text "Hello there." --voice a.wav b.wav --out spoken
 
 Writes the readings as WAV files with their spectrograms. Sound is made of the DVAE's mel spectrogram by Griffin and
-Lim's algorithm, or by a HiFi-GAN: --vocoder FOLDER, which holds its config.json and its weights.
+Lim's algorithm, or by a vocoder as it was published: --vocoder FOLDER, which holds a HiFi-GAN (config.json and g_...),
+a UnivNet (Tortoise's vocoder.pth) or a Vocos (config.yaml and pytorch_model.bin).
 """
 
 import argparse
@@ -18,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from codes.data.audio.picture import save_png, spectrogram_image
 from codes.data.audio.reader import AudioReadError
-from codes.models.hifi_gan import HifiGan, hifi_gan_options
+from codes.models.vocoders import open_vocoder
 from codes.trainer.sampling import write_wav
-from codes.trainer.speaking import Speaker, Vocoder
-from codes.weights import CheckpointError, fit_weights, load_weights
+from codes.trainer.speaking import Speaker
+from codes.weights import CheckpointError
 from codes.yaml_source import OptionError
 
 
@@ -39,35 +40,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--top-p", type=float, default=0.8, help="draw from this share of probability (default: 0.8)")
     parser.add_argument("--repetition-penalty", type=float, default=2.0, help="1: none (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
-    parser.add_argument("--vocoder", type=Path, help="folder of a HiFi-GAN (default: Griffin-Lim)")
+    parser.add_argument("--vocoder", type=Path, help="folder or weights of a vocoder (default: Griffin-Lim)")
     return parser.parse_args(arguments)
-
-
-def hifi_gan(folder: Path) -> Vocoder:
-    """A published HiFi-GAN: config.json beside one file of weights (of its generator).
-
-    The DVAE's bands are logarithms of powers, a HiFi-GAN's of magnitudes: half as much.
-    """
-    network = HifiGan(**hifi_gan_options(folder / "config.json"))
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name.startswith("g_") or path.suffix in (".pth", ".safetensors")
-    ]
-    if len(files) != 1:
-        raise CheckpointError(
-            f"{folder} must hold one file of weights (g_..., .pth or .safetensors), it holds {len(files)}"
-        )
-    fit_weights(network, "hifi_gan", load_weights(files[0]), files[0], strict=True)
-    network.eval().requires_grad_(False)
-    return lambda mel: network(mel.cpu()[None] / 2)[0, 0]
 
 
 def speak(arguments: argparse.Namespace) -> list[Path]:
     """Write the readings; returns the WAV files."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     speaker = Speaker(arguments.run, device)
-    vocoder = hifi_gan(arguments.vocoder) if arguments.vocoder is not None else None
+    vocoder = open_vocoder(arguments.vocoder, device) if arguments.vocoder is not None else None
+    rate_hz = vocoder.settings.sample_rate_hz if vocoder is not None else speaker.sample_rate_hz
     code_seconds = speaker.gpt.mel_length_compression / speaker.sample_rate_hz
     choice: dict[str, Any] = {"num": arguments.num, "temperature": arguments.temperature, "top_k": arguments.top_k}
     choice |= {"top_p": arguments.top_p, "repetition_penalty": arguments.repetition_penalty}
@@ -85,9 +67,9 @@ def speak(arguments: argparse.Namespace) -> list[Path]:
             continue
         wav = speaker.to_sound(codes, vocoder).cpu()[None].numpy()
         path = arguments.out / f"{number}.wav"
-        write_wav(path, wav, 16, speaker.sample_rate_hz)
-        save_png(path.with_suffix(".png"), spectrogram_image(wav, speaker.sample_rate_hz))
-        print(f"{path}: {len(codes)} codes, {wav.shape[1] / speaker.sample_rate_hz:.1f} s")
+        write_wav(path, wav, 16, rate_hz)
+        save_png(path.with_suffix(".png"), spectrogram_image(wav, rate_hz))
+        print(f"{path}: {len(codes)} codes, {wav.shape[1] / rate_hz:.1f} s")
         written.append(path)
     return written
 

@@ -169,7 +169,7 @@ def test_a_dlas_yaml_checks_trains_validates_and_resumes(dlas: Path, tmp_path: P
         assert torch.equal(value, part.parts.networks["gpt"].state_dict()[name]), name
     lines = [json.loads(line) for line in (part.folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
-    assert all(line["mel_ce"] == pytest.approx(9.01, abs=0.6) for line in lines)  # ln 8194
+    assert all(line["mel_ce"] == pytest.approx(9.01, abs=1.0) for line in lines)  # ln 8194
 
 
 def keys_of(value: Any) -> set[str]:
@@ -244,9 +244,11 @@ def test_text_becomes_sound(spoken_run: Path, dlas: Path, tmp_path: Path, capsys
     (tmp_path / "hifi").mkdir()
     options = {"upsample_rates": [16, 16], "upsample_kernel_sizes": [32, 32], "upsample_initial_channel": 16,
                "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3]], "resblock": "1"}  # fmt: skip
-    (tmp_path / "hifi" / "config.json").write_text(json.dumps(options))
+    mel = {"num_mels": 80, "n_fft": 1024, "hop_size": 256, "win_size": 1024, "sampling_rate": 22050, "fmin": 0,
+           "fmax": 8000}  # fmt: skip
+    (tmp_path / "hifi" / "config.json").write_text(json.dumps(options | mel))
     names = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
-    vocoder = HifiGan(**{**options, "resblock": 1}).state_dict()  # type: ignore[arg-type]
+    vocoder = HifiGan(**{**options, "resblock": 1}).state_dict()
     published = {
         next((k.removesuffix(a) + b for a, b in names.items() if k.endswith(a)), k): v for k, v in vocoder.items()
     }

@@ -1,9 +1,5 @@
 """HiFi-GAN's generator (Kong et al. 2020): mel spectrograms to sound, with the names of its published weights."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -93,18 +89,3 @@ class DilatedBlock(nn.Module):
         for first, second in zip(self.convs1, self.convs2, strict=True):
             x = x + second(functional.leaky_relu(first(functional.leaky_relu(x, SLOPE)), SLOPE))
         return x
-
-
-def hifi_gan_options(config: Path) -> dict[str, Any]:
-    """The options that a published config.json gives.
-
-    Raises:
-        ValueError: it cannot be read, or lacks a key.
-    """
-    keys = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes")
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-        options = {key: found[key] for key in (*keys, "resblock_dilation_sizes")}
-        return options | {"bands": found.get("num_mels", 80), "resblock": int(found["resblock"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config} is no config.json of HiFi-GAN: {type(error).__name__}: {error}") from error

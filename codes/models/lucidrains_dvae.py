@@ -18,8 +18,8 @@ class LucidrainsDvae(Network):
     """Discrete auto-encoder of mel spectrograms: mel (B, channels, T) -> reconstruction loss, commitment loss, mel.
 
     The encoder is num_layers strided convolutions whose width doubles each time, num_resnet_blocks residual blocks and
-    a 1x1 convolution to codebook_dim; the decoder mirrors it. T must be a multiple of stride^num_layers; zeros are
-    appended where it is not, and cut off again.
+    a 1x1 convolution to codebook_dim; the decoder mirrors it. T need be no multiple of stride^num_layers: what is
+    decoded beyond it is cut off. An even kernel_size would leave the last frames out: zeros are appended for it.
 
     Args:
         positional_dims: 1: sequences (DL-Art-School's 2, pictures, is not offered)
@@ -57,7 +57,7 @@ class LucidrainsDvae(Network):
             if size < 1:
                 raise ValueError(f"{name} is {size}: it must be 1 or more")
         self.num_tokens, self.channels, self.smooth_l1_loss = num_tokens, channels, smooth_l1_loss
-        self.factor = stride**num_layers
+        self.padded_to = stride**num_layers if kernel_size % 2 == 0 else 1  # odd ones reach the last frame anyway
         means, deviations = _checked_normalization(normalization, channels) or ([0.0], [1.0])
         self.means: Tensor
         self.deviations: Tensor
@@ -134,7 +134,7 @@ class LucidrainsDvae(Network):
 
     def _encoded(self, mel: Tensor) -> Tensor:
         """(B, channels, T) -> (B, N, codebook_dim)."""
-        return self.encoder(functional.pad(mel, (0, -mel.shape[-1] % self.factor))).transpose(1, 2)
+        return self.encoder(functional.pad(mel, (0, -mel.shape[-1] % self.padded_to))).transpose(1, 2)
 
     def _decoded(self, vectors: Tensor) -> Tensor:
         """(B, N, codebook_dim) -> (B, channels, T), one block after the other."""
@@ -189,6 +189,7 @@ class ResidualBlock(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T) -> (B, C, T)."""
         return x + self.net(x)
 
 
@@ -201,4 +202,5 @@ class RepeatedConvolution(nn.Module):
         self.conv = nn.Conv1d(width_in, width, kernel_size, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T) -> (B, C', T * repeats)."""
         return self.conv(x.repeat_interleave(self.repeats, dim=-1))

@@ -3,7 +3,6 @@
 Everything that lies between is read from the run's own experiment: its tokenizer, its mel spectrogram, its DVAE.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from codes.data.audio.resample import read_sound
 from codes.data.text.tokenizer import BpeTokenizer, CharacterTokenizer, TextTokenizer
 from codes.entries import Entry
 from codes.models.unified_voice import UnifiedVoice2
+from codes.models.vocoders import Vocoder
 from codes.speech_mel import griffin_lim
 from codes.trainer.export import open_run, trained_networks
 from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
 from codes.trainer.injectors.speech_codes import DiscreteTokenInjector
 from codes.weights import CheckpointError
-
-Vocoder = Callable[[Tensor], Tensor]  # log-mel (bands, F) -> sound (T,)
 
 
 class Speaker:
@@ -112,9 +110,10 @@ class Speaker:
         return self.mel.logarithms(self.codes.inverse(codes[None])[0].float())
 
     def to_sound(self, codes: Tensor, vocoder: Vocoder | None = None) -> Tensor:
-        """Codes (N,) as sound (T,), by Griffin and Lim where no vocoder is given."""
+        """Codes (N,) as sound (T,) at the vocoder's rate; by Griffin and Lim, at the run's, where none is given."""
         mel = self.to_mel(codes)
-        return vocoder(mel) if vocoder is not None else griffin_lim(mel.cpu(), self.mel.settings)
+        settings = self.mel.settings
+        return vocoder.sound(mel, settings) if vocoder is not None else griffin_lim(mel.cpu(), settings)
 
 
 def _tokenizer(options: dict[str, Any]) -> TextTokenizer:
