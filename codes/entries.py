@@ -53,8 +53,8 @@ class InjectorFlags(Conditions):
     """
 
     type: str
-    in_: list[str]
-    out: list[str]
+    in_: list[str] = field(default_factory=list)
+    out: list[str] = field(default_factory=list)
     train: bool = False
     eval: bool = False
     no_grad: bool = False

@@ -5,6 +5,7 @@ Everything that is wrong is collected first and raised at once, one line each: `
 
 import inspect
 from collections.abc import Iterable, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,23 @@ def input_names(cls: Any) -> dict[str, bool]:
     return {p.name: p.default is p.empty for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)}
 
 
-def _takes_any_number(cls: Any) -> bool:
+def needs_key(cls: Any, key: str) -> bool:
+    """Whether an injector must have `in` or `out`: not where options name its keys, or where it takes no input.
+
+    Args:
+        cls: its class; None where that is not known.
+        key: "in" or "out".
+    """
+    rules = [] if cls is None else registry.state_keys(cls).values()
+    if key == "out":
+        return not any(rule.written and not rule.suffix for rule in rules)
+    return not any(not rule.written for rule in rules) and (
+        cls is None or takes_any_number(cls) or bool(input_names(cls))
+    )
+
+
+def takes_any_number(cls: Any) -> bool:
+    """Whether a class's forward() takes as many values as it is given."""
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.forward).parameters.values())
 
 
@@ -284,21 +301,47 @@ class _Reader:
 
     def injector(self, step: str, name: str, node: Node) -> Entry | None:
         flags, taken = self._flags(node, InjectorFlags, f"injector {step}.{name}")
-        component = self._component("injector", node, "type", node, taken)
         cls = self._class("injector", node, "type")
+        for key in ("in", "out"):
+            if key not in node.value and needs_key(cls, key):
+                self.problems.append(
+                    (node.mark, f"injector {step}.{name}.{key} is missing: a list of keys of the state")
+                )
+                self.complete, flags = False, INVALID
+        component = self._component("injector", node, "type", node, taken)
         if cls is not None and flags is not INVALID:
+            flags = self._with_named_keys(name, node, flags, component)
             self._check_count(f"injector {name}", node, len(flags.in_), cls)
         return self._entry(name, node, flags, component)
 
+    def _with_named_keys(self, name: str, node: Node, flags: Any, component: Any) -> Any:
+        """The flags of an injector with the keys that its options name, after those under `in` and `out`."""
+        inputs, outputs = list(flags.in_), list(flags.out)
+        if isinstance(component, Component):
+            rules = registry.state_keys(component.cls)
+            num_named = sum(not rule.written for rule in rules.values())  # they come after all other inputs
+            rest_given = len(flags.in_) >= len(input_names(component.cls)) - num_named
+            for option, rule in rules.items():
+                key = component.options.get(option) if rule.written or rest_given else None
+                if key is None and rule.suffix and flags.out:
+                    key = flags.out[0] + rule.suffix
+                keys = outputs if rule.written else inputs
+                keys += [key] if isinstance(key, str) and key not in keys else []
+            for inner in (value for value in component.options.values() if isinstance(value, Component)):
+                for option in registry.state_keys(inner.cls).keys() & inner.options.keys():
+                    mark = node.key_marks.get(option, node.mark)
+                    self.problems.append((mark, f"injector {name}: {option} has no effect within {component.type}"))
+        return replace(flags, in_=inputs, out=outputs)
+
     def _check_count(self, what: str, node: Node, given: int, cls: Any) -> None:
         """As many keys under `in` as the class's forward() takes."""
-        inputs = input_names(cls)
-        if _takes_any_number(cls):
+        inputs, mark = input_names(cls), node.value.get("in", node).mark
+        if takes_any_number(cls):
             if given < max(1, sum(inputs.values())):
-                self.problems.append((node.value["in"].mark, f"{what}: `in` needs more keys than {given}"))
+                self.problems.append((mark, f"{what}: `in` needs more keys than {given}"))
         elif not sum(inputs.values()) <= given <= len(inputs):
             needs = ", ".join(key if required else f"[{key}]" for key, required in inputs.items()) or "nothing"
-            self.problems.append((node.value["in"].mark, f"{what}: `in` needs {needs}, got {given} key(s)"))
+            self.problems.append((mark, f"{what}: `in` needs {needs}, got {given} key(s)"))
 
     def reading_entry(self, kind: str, step: str, name: str, node: Node, flags_class: Any) -> LossEntry | None:
         """A loss or an evaluator: an entry whose keys stand under `in` or under the names of its forward()."""

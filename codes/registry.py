@@ -91,6 +91,22 @@ class Output:
     """Marks a path that is written: it is taken as it is, where other paths are looked for in several folders."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StateKey:
+    """Marks an option that names a key of the state, as DL-Art-School has some beside `in` and `out`.
+
+    The injector then reads it after those under `in`, or writes it after those under `out`, in the order of the
+    constructor's arguments; the constructor itself has no use for the name.
+
+    Args:
+        written: it is written, not read.
+        suffix: where the option is not given, the key is named as the first one under `out` with this behind it.
+    """
+
+    written: bool = False
+    suffix: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class OptionsOf:
     """Marks a mapping that holds another class's options: ``Annotated[dict[str, Any], OptionsOf(OtherDataset)]``."""
@@ -233,6 +249,12 @@ def broken() -> dict[str, str]:
     """Built-in modules that could not be imported, with the reason."""
     discover()
     return dict(_BROKEN)
+
+
+def state_keys(cls: type) -> dict[str, StateKey]:
+    """The options of a class that name keys of the state."""
+    marked = {name: typing.get_args(option.annotation)[1:] for name, option in options_of(cls).items()}
+    return {name: rule for name, rules in marked.items() for rule in rules if isinstance(rule, StateKey)}
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from torch import nn
 from codes import registry
 from codes.convert import yaml_name
 from codes.entries import DatasetFlags, InjectorFlags, LossFlags, NetworkFlags, StepFlags
-from codes.experiment import input_names
+from codes.experiment import input_names, needs_key
 from codes.options import ExperimentOptions
 from codes.registry import Option, Range
 
@@ -142,6 +142,8 @@ def _entry(kind: str, flags: Any, key: str) -> Schema:
         then: Schema = {"properties": properties, "required": [r for r in own["required"] if r != "phase"]}
         if not any(_is_injector(option.annotation) for option in registry.options_of(cls).values()):
             then["additionalProperties"] = False
+        if kind == "injector":
+            then["required"] += [key for key in ("in", "out") if needs_key(cls, key)]
         if kind == "loss":
             inputs = input_names(cls)
             properties |= {name: {"type": "string", "description": "a key of the state"} for name in inputs}

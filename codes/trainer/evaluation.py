@@ -71,6 +71,8 @@ class Evaluation:
         assert loader is not None
         for network in self.parts.networks.values():
             network.eval()
+        for bound in (*self.injectors, *(injector for step in self.parts.steps for injector in step.injectors)):
+            bound.injector.trained_steps = step
         figures = self._measured(step, "val", loader, self._chosen_batches(len(loader)))
         if limit:
             beside = self._measured(step, "train_eval", self.parts.train_loader, list(range(limit)))

@@ -14,6 +14,7 @@ YAML's options. A whole injector::
 ``type: mid_side`` now works in any YAML that names the file under ``plugins``.
 """
 
+import random
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ class Injector(Registered):
     item_seeds: Tensor | None = None  # (B,) int64, of the batch at hand; the step sets them before it calls forward()
     salt: int = 0  # tells the draws of two injectors apart; the step makes it from the injector's name
     step: int = 0  # the training step at hand, from 1; 0 in validation
+    trained_steps: int = 0  # the newest training step, in validation as well
     _generator: torch.Generator | None = None
     _seed: int = 0
     _draws: int = 0
@@ -101,6 +103,14 @@ class Injector(Registered):
     def draw_integers(self, batch: Tensor, low: int, high: int, *shape: int) -> Tensor:
         """(B, *shape) int64 for each item, evenly from low .. high - 1; see `draw_uniform`."""
         return randomness.integers(*self._next(batch), low, high, shape)
+
+    def draw_number(self, low: int, high: int) -> int:
+        """One whole number for all items, evenly from low .. high, made on the host: a size, which nothing waits for.
+
+        It follows from the injector's generator; micro-batches of one batch have numbers of their own.
+        """
+        self._draws += 1
+        return random.Random(f"{self._seed} {self._draws}").randint(low, high)
 
     def _next(self, batch: Tensor) -> tuple[Tensor, int]:
         """The items' seeds, and a salt that no other draw of this forward() has."""

@@ -52,6 +52,7 @@ class BoundInjector:
         self.injector.reseed(zlib.crc32((seed % 2**64).to_bytes(8, "little"), self._seed))
         self.injector.item_seeds = state.get(ITEM_SEED)
         self.injector.step = step
+        self.injector.trained_steps = step or self.injector.trained_steps
         grad = torch.no_grad() if self.flags.no_grad else contextlib.nullcontext()
         try:
             with grad:

@@ -1,5 +1,6 @@
 """What holds for every injector of the package: documented options, no device sync, no module state touched."""
 
+import copy
 import inspect
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from codes.trainer.injectors import (
     code_patterns,
     codes,
     control,
+    crops,
     latent,
     linear_prediction,
     network,
@@ -32,6 +34,7 @@ from codes.trainer.injectors import (
     signal,
     speech,
     speech_codes,
+    values,
 )
 from tests.codecs import OWN
 from tests.speech_networks import voice_latent_injector
@@ -43,6 +46,7 @@ CODES = torch.randint(65536, (4, 8))
 CODEC = RvqCodec(**OWN).eval()
 MEL = torch.randn(2, 80, 8)
 DVAE = LucidrainsDvae(num_tokens=8, codebook_dim=4, hidden_dim=4, num_layers=2).eval()
+COMBINED = torch.ones(2, 5, dtype=torch.int64), torch.tensor([8, 4]), torch.tensor([5, 2])
 TEXT = torch.ones(2, 5, dtype=torch.int64), torch.tensor([5, 4]), torch.tensor([2048, 1500])
 
 
@@ -50,6 +54,13 @@ def stats_file() -> Path:
     """Shifts and scales of bands in a file."""
     path = Path(tempfile.mkdtemp()) / "stats.pth"
     torch.save((torch.zeros(80), torch.ones(80)), path)
+    return path
+
+
+def centroids_file() -> Path:
+    """Centroids of 80 bands in a file."""
+    path = Path(tempfile.mkdtemp()) / "centroids.pth"
+    torch.save((torch.zeros(1), torch.randn(5, 80)), path)
     return path
 
 
@@ -65,7 +76,7 @@ def semantic_codes() -> Injector:
     return semantic.SemanticCodesInjector(features=features, clusters=path, audio_rate_hz=16_000, remove_repeats=True)
 
 
-CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
+CASES: list[tuple[Injector, tuple[Any, ...]]] = [
     (semantic_codes(), (PCM[:, :1],)),
     (semantic.JoinTokensInjector(vocabularies=[65536, 65536]), (CODES, CODES)),
     (pcm.PcmQuantizeInjector(bits=16), (PCM,)),
@@ -89,7 +100,18 @@ CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
     (speech.MelMaskInjector(), (MEL,)),
     (speech.ChannelClipInjector(channel_low=1, channel_high=2), (PCM,)),
     (speech.AudioResampleInjector(input_sample_rate=2, output_sample_rate=1), (FLOATS,)),
-    (speech.RandomAudioCropInjector(crop_size=3), (FLOATS,)),
+    (speech.MelSpectrogramInjector(do_normalization=True), (torch.randn(2, 1, 2048),)),
+    (crops.RandomAudioCropInjector(crop_size=3), (FLOATS,)),
+    (crops.RandomAudioCropInjector(min_crop_size=2, max_crop_size=4, crop_start_key="x"), (FLOATS, torch.arange(4))),
+    (crops.RandomScaleInjector(min_samples=3), (FLOATS,)),
+    (crops.AudioClipInjector(clip_size=4, ctc_codes_key="c", ctc_out_key="o"), (FLOATS, CODES)),
+    (crops.CombineMelInjector(output_audio_lengths_key="m", output_text_lengths_key="t"), (MEL, *COMBINED)),
+    (values.ScheduledScalarInjector(scheduler=values.ScalarSchedule(type="fixed", weight=2.0)), ()),
+    (values.ConstantInjector(constant_type="ones"), (FLOATS,)),
+    (values.IndicesExtractorInjector(), (FLOATS,)),
+    (values.DecomposeDimensionInjector(dim=1), (FLOATS,)),
+    (values.RecomposeDimensionInjector(), (FLOATS.flatten(0, 1), [2, 4, 8], [1, 0, 2])),
+    (semantic.KmeansQuantizerInjector(centroids=centroids_file()), (MEL,)),
     (speech_codes.DiscreteTokenInjector(dvae=DVAE), (MEL,)),
     (voice_latents(), (*(torch.randn(2, 1, 2048), torch.randn(2, 2, 1, 2048)), *TEXT)),
     (network.GeneratorInjector(generator=nn.Linear(8, 3)), (FLOATS,)),
@@ -108,6 +130,7 @@ CASES: list[tuple[Injector, tuple[Tensor, ...]]] = [
     (signal.AddNoiseInjector(snr_db=20.0), (FLOATS,)),
     (signal.AddNoiseInjector(snr_db=(0.0, 20.0), colour="pink", probability=0.5), (PCM,)),
     (latent.TeacherForcingInjector(num_steps=6, ratio=0.5), (PCM,)),
+    (latent.NoiseInjector(shape=[3]), (PCM,)),
     (latent.DrawNoiseInjector(size=3), (PCM,)),
     (latent.EncodeLatentsInjector(autoencoder=StridedAutoencoder(strides=[2, 2], latent_dim=3)), (FLOATS[:, :1],)),
     (latent.DecodeLatentsInjector(autoencoder=StridedAutoencoder(strides=[2], latent_dim=8)), (FLOATS,)),
@@ -133,7 +156,7 @@ class NoSync(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("injector", "values"), CASES, ids=IDS)
-def test_forward_and_inverse_never_wait_for_the_device(injector: Injector, values: tuple[Tensor, ...]) -> None:
+def test_forward_and_inverse_never_wait_for_the_device(injector: Injector, values: tuple[Any, ...]) -> None:
     with NoSync():
         results = injector(*values)
         checks = isinstance(injector, codes.CodecInjector)  # a codec checks codes, which only sampling decodes
@@ -148,10 +171,11 @@ def test_no_sync_notices_a_sync() -> None:
 
 
 @pytest.mark.parametrize(("injector", "values"), CASES, ids=IDS)
-def test_inputs_are_left_as_they_were(injector: Injector, values: tuple[Tensor, ...]) -> None:
-    before = [value.clone() for value in values]
+def test_inputs_are_left_as_they_were(injector: Injector, values: tuple[Any, ...]) -> None:
+    before = copy.deepcopy(values)
     injector(*values)
-    assert all(torch.equal(*pair) for pair in zip(values, before, strict=True))
+    for value, was in zip(values, before, strict=True):
+        assert torch.equal(value, was) if isinstance(value, Tensor) else value == was
 
 
 def builtin_injectors() -> list[type]:

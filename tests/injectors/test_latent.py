@@ -10,9 +10,9 @@ from codes.entries import WeightSchedule
 from codes.models.strided_autoencoder import StridedAutoencoder
 from codes.trainer.injectors.latent import (
     DecodeLatentsInjector,
-    DrawNoiseInjector,
     EncodeLatentsInjector,
     GradientPenaltyInjector,
+    NoiseInjector,
     TeacherForcingInjector,
 )
 
@@ -50,7 +50,7 @@ def test_the_schedule_follows_the_training_step() -> None:
 
 
 def test_what_an_item_gets_does_not_depend_on_its_batch() -> None:
-    coin, noise = TeacherForcingInjector(num_steps=6, ratio=0.5), DrawNoiseInjector(size=5)
+    coin, noise = TeacherForcingInjector(num_steps=6, ratio=0.5), NoiseInjector(shape=[5])
     for injector in (coin, noise):
         injector.reseed(1)
         injector.item_seeds = SEEDS
@@ -61,8 +61,8 @@ def test_what_an_item_gets_does_not_depend_on_its_batch() -> None:
 
 
 def test_noise_is_normal() -> None:
-    noise = DrawNoiseInjector(size=50)(WAV)
-    assert noise.shape == (1000, 50)
+    noise = NoiseInjector(shape=[5, 10])(WAV)
+    assert noise.shape == (1000, 5, 10)
     assert abs(float(noise.mean())) < 0.02
     assert abs(float(noise.std()) - 1) < 0.02
 
@@ -113,5 +113,5 @@ def test_wrong_options() -> None:
         WeightSchedule(from_=1.0, to=0.0, start_step=5, end_step=5)
     with pytest.raises(ValueError, match="num_steps must be 1 or more, got 0"):
         TeacherForcingInjector(num_steps=0)
-    with pytest.raises(ValueError, match="size must be 1 or more, got 0"):
-        DrawNoiseInjector(size=0)
+    with pytest.raises(ValueError, match=r"shape must be one or more numbers of 1 or more, got \[3, 0\]"):
+        NoiseInjector(shape=[3, 0])

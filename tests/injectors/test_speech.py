@@ -10,7 +10,7 @@ import yaml
 
 from codes.other_config import network_of
 from codes.speech_mel import MelSettings, griffin_lim, mel_spectrogram
-from codes.trainer.injectors import speech, speech_codes
+from codes.trainer.injectors import crops, speech, speech_codes
 from codes.weights import CheckpointError
 from codes.yaml_source import OptionError
 from tests.speech_networks import DVAE, write_networks
@@ -109,14 +109,14 @@ def test_masks_follow_from_the_items() -> None:
 def test_crops_lie_within_the_items() -> None:
     wav = torch.arange(50.0).expand(300, 1, 50)
     lengths = torch.full((300,), 30)
-    made = speech.RandomAudioCropInjector(crop_size=10, min_buffer=2)(wav, lengths)
+    made = crops.RandomAudioCropInjector(crop_size=10, min_buffer=2)(wav, lengths)
     assert torch.equal(made[:, 0], made[:, 0, :1] + torch.arange(10))
     assert made.min() == 2
     assert made.max() == 27
-    short = speech.RandomAudioCropInjector(crop_size=40)(wav, lengths)
+    short = crops.RandomAudioCropInjector(crop_size=40)(wav, lengths)
     assert torch.equal(short, wav[..., :40])
     with pytest.raises(ValueError, match=re.escape("of 60 samples or more, got (300, 1, 50)")):
-        speech.RandomAudioCropInjector(crop_size=60)(wav)
+        crops.RandomAudioCropInjector(crop_size=60)(wav)
 
 
 def test_scaling_clipping_resampling(tmp_path: Path) -> None:

@@ -40,21 +40,32 @@ class TeacherForcingInjector(Injector):
         return (coins < ratio).expand(-1, self.num_steps)
 
 
-class DrawNoiseInjector(Injector):
-    """Normal random numbers for each item. values: (B, ...) -> (B, size) float32.
+class NoiseInjector(Injector):
+    """Normal random numbers for each item. values: (B, ...) -> (B, *shape) float32.
+
+    Args:
+        shape: of an item's numbers; one number stands for a list of one.
+    """
+
+    def __init__(self, *, shape: list[int]) -> None:
+        if not shape or min(shape) < 1:
+            raise ValueError(f"shape must be one or more numbers of 1 or more, got {shape}")
+        self.shape = shape
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (B, ...) -> (B, *shape), mean 0 and standard deviation 1."""
+        return self.draw_normal(values, *self.shape)
+
+
+class DrawNoiseInjector(NoiseInjector):
+    """`noise` of one dimension. values: (B, ...) -> (B, size) float32.
 
     Args:
         size: numbers of an item.
     """
 
     def __init__(self, *, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"size must be 1 or more, got {size}")
-        self.size = size
-
-    def forward(self, values: Tensor) -> Tensor:
-        """values: (B, ...) -> (B, size), mean 0 and standard deviation 1."""
-        return self.draw_normal(values, self.size)
+        super().__init__(shape=[size])
 
 
 class EncodeLatentsInjector(Injector):

@@ -157,3 +157,57 @@ def read_clusters(path: Path) -> tuple[Tensor, dict[str, str]]:
 
 def _shown(described: dict[str, str]) -> str:
     return ", ".join(f"{name} {value[:12]}" for name, value in described.items())
+
+
+class KmeansQuantizerInjector(Injector):
+    """The nearest of some centroids for each frame. values: (B, C, F) float -> codes: (B, F) int64, 0 .. K - 1.
+
+    Args:
+        centroids: a file of them, (K, C): of scripts/fit_kmeans.py, a torch file with one tensor, or DL-Art-School's,
+            a pair whose second is that tensor.
+    """
+
+    def __init__(self, *, centroids: Path) -> None:
+        self.centroids = read_centroids(centroids)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (B, C, F) -> (B, F).
+
+        Raises:
+            ValueError: the frames have another number of values than the centroids.
+        """
+        if values.dim() != 3 or values.shape[1] != self.centroids.shape[1]:
+            raise ValueError(
+                f"expected (B, {self.centroids.shape[1]}, F), as centroids has it, got {tuple(values.shape)}"
+            )
+        self.centroids = self.centroids.to(values.device)
+        frames = values.detach().float().transpose(1, 2)
+        return kmeans.nearest(frames.flatten(0, 1), self.centroids).view(frames.shape[:2])
+
+    def inverse(self, codes: Tensor) -> Tensor:
+        """codes: (B, F) -> the centroids themselves: (B, C, F)."""
+        return self.centroids.to(codes.device)[codes].transpose(1, 2)
+
+
+def read_centroids(path: Path) -> Tensor:
+    """Centroids (K, C) float32 from a file, as `kmeans_quantizer` takes them.
+
+    Raises:
+        ValueError: the file cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path).get(CENTRES)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch's unpickler stumbles over
+        raise ValueError(f"centroids {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if isinstance(found, (tuple, list)) and len(found) == 2:
+        found = found[1]
+    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point():
+        raise ValueError(f"centroids {path} must hold one tensor (K, C) of floats")
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"centroids {path} holds what is not finite")
+    return found.float()

@@ -1,9 +1,11 @@
 """Arithmetic on signals: shift and scale, and noise."""
 
 import math
+from typing import Annotated, Literal
 
 from torch import Tensor
 
+from codes.registry import StateKey
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.augment import Augmentation, NoiseColour, Span, coloured, decibels, per_item, span
 
@@ -61,25 +63,37 @@ class AddNoiseInjector(Augmentation):
     `snr_db`. At an SNR the ratio of each item is exact, and silence stays silent.
 
     Args:
-        scale: standard deviation of the noise, 0 or more; full scale is 1, of integers too.
+        scale: standard deviation of the noise, 0 or more; full scale is 1, of integers too. Or the key of such a
+            number, as scheduled_scalar makes one.
         snr_db: signal to noise power ratio of each item in dB, a number or [low, high].
+        mode: normal, or uniform: evenly from 0 to scale.
         colour: white, or a power that falls by 3 dB (pink) or 6 dB (brown) an octave.
         probability: share of the items that are changed.
         input_bits: bits of an integer sample. None: those of the dataset.
     """
 
     def __init__(
-        self, *, scale: float | None = None, snr_db: Span | None = None, colour: NoiseColour = "white",
-        probability: float = 1.0, input_bits: int | None = None,
+        self, *, scale: Annotated[float | str | None, StateKey()] = None, snr_db: Span | None = None,
+        mode: Literal["normal", "uniform"] = "normal", colour: NoiseColour = "white", probability: float = 1.0,
+        input_bits: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(probability=probability, input_bits=input_bits)
         if (scale is None) == (snr_db is None):
             raise ValueError(f"add_noise takes either scale or snr_db, got scale {scale} and snr_db {snr_db}")
-        if scale is not None and not (scale >= 0 and math.isfinite(scale)):
+        if isinstance(scale, float | int) and not (scale >= 0 and math.isfinite(scale)):
             raise ValueError(f"scale must be a finite number, 0 or more, got {scale}")
-        self.scale = scale
+        if mode == "uniform" and (scale is None or colour != "white"):
+            raise ValueError("mode uniform takes a scale, and no colour")
+        self.scale: float | Tensor | None = None if isinstance(scale, str) else scale
+        self.mode = mode
         self.snr_db = None if snr_db is None else span("snr_db", snr_db)
         self.colour: NoiseColour = colour
+
+    def forward(self, wav: Tensor, scale: float | Tensor | None = None) -> Tensor:
+        """wav: (B, ...); scale: a number, in place of the option -> wav + noise."""
+        if scale is not None:
+            self.scale = scale
+        return super().forward(wav)
 
     def require(self, wav: Tensor) -> None:
         """Any shape that has items."""
@@ -88,6 +102,9 @@ class AddNoiseInjector(Augmentation):
 
     def change(self, x: Tensor) -> Tensor:
         """x: (B, ...) -> x + noise."""
+        if self.mode == "uniform":
+            assert self.scale is not None
+            return x + self.draw_uniform(x, 0, 1, *x.shape[1:]).to(x.dtype) * self.scale
         noise = self.draw_normal(x, *x.shape[1:]).to(x.dtype)
         if x.ndim > 1:
             noise = coloured(noise, self.colour)

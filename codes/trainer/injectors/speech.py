@@ -69,11 +69,7 @@ class TorchMelSpectrogramInjector(Injector):
         Raises:
             ValueError: several channels, or too few samples for a frame.
         """
-        if wav.dim() == 3 and wav.shape[1] == 1:
-            wav = wav[:, 0]
-        if wav.dim() != 2:
-            raise ValueError(f"expected sound of one channel (B, 1, T) or (B, T), got {tuple(wav.shape)}")
-        mel = mel_spectrogram(float_wav(wav, self.input_bits) / self._gain, self.settings)
+        mel = mel_spectrogram(float_wav(_mono(wav), self.input_bits) / self._gain, self.settings)
         if self.norms is not None:
             self.norms = self.norms.to(mel.device)
             mel = mel / self.norms[:, None]
@@ -96,6 +92,57 @@ def scaled(mel: Tensor, most: float) -> Tensor:
 def unscaled(mel: Tensor, most: float) -> Tensor:
     """Back from `scaled`."""
     return (mel + 1) / 2 * (most - LEAST_LOG_MEL) + LEAST_LOG_MEL
+
+
+class MelSpectrogramInjector(Injector):
+    """Tacotron's log-mel spectrogram. wav: (B, 1, T) or (B, T) -> (B, n_mel_channels, T // hop_length + 1) float32.
+
+    Magnitudes under triangles of equal area on slaney's mel scale, clamped at 1e-5 and logged: what vocoders for
+    Tacotron take. The mels of released models of speech are those of `torch_mel_spectrogram`.
+
+    Args:
+        do_normalization: scale the logarithms to about -1 .. 1.
+        filter_length: samples of a frame.
+        hop_length: samples between two frames.
+        win_length: accepted for DLAS's sake; it must be filter_length.
+        n_mel_channels: bands.
+        mel_fmin: where the lowest band begins, in Hz.
+        mel_fmax: where the highest band ends, in Hz.
+        sampling_rate: of the sound.
+        input_bits: bits of an integer sample. None: those of the dataset.
+    """
+
+    def __init__(
+        self, *, do_normalization: bool = False, filter_length: int = 1024, hop_length: int = 256,
+        win_length: int = 1024, n_mel_channels: int = 80, mel_fmin: float = 0.0, mel_fmax: float = 8000.0,
+        sampling_rate: int = 22050, input_bits: int | None = None,
+    ) -> None:  # fmt: skip
+        if win_length != filter_length:
+            raise ValueError(f"win_length must be filter_length, {filter_length}, got {win_length}")
+        self.settings = MelSettings(
+            sample_rate_hz=sampling_rate, window=filter_length, hop=hop_length, bands=n_mel_channels,
+            lowest_hz=mel_fmin, highest_hz=mel_fmax, magnitude=True, slaney_scale=True,
+        )  # fmt: skip
+        mel_filters(self.settings)
+        self.do_normalization, self.input_bits = do_normalization, input_bits
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav: (B, 1, T) or (B, T) -> mel: (B, bands, F); gradients flow through it.
+
+        Raises:
+            ValueError: several channels, or too few samples for a frame.
+        """
+        mel = mel_spectrogram(float_wav(_mono(wav), self.input_bits), self.settings)
+        return scaled(mel, MOST_LOG_MEL) if self.do_normalization else mel
+
+
+def _mono(wav: Tensor) -> Tensor:
+    """(B, 1, T) or (B, T) as (B, T)."""
+    if wav.dim() == 3 and wav.shape[1] == 1:
+        wav = wav[:, 0]
+    if wav.dim() != 2:
+        raise ValueError(f"expected sound of one channel (B, 1, T) or (B, T), got {tuple(wav.shape)}")
+    return wav
 
 
 class NormalizeMelInjector(Injector):
@@ -236,34 +283,3 @@ def _resampled(filters: Any, wav: Tensor) -> Tensor:
         out = functional.conv1d(flat, filters.kernel.to(wav.dtype), stride=step).transpose(1, 2)
     length = -(-wav.shape[-1] * made // step)
     return out.reshape(*wav.shape[:-1], -1)[..., :length]
-
-
-class RandomAudioCropInjector(Injector):
-    """A stretch of each item, from a place of its own. wav: (B, C, T) -> (B, C, crop_size).
-
-    With a second input, lengths (B,), the stretch lies within the item's own samples where they suffice.
-
-    Args:
-        crop_size: its samples.
-        min_buffer: samples at both ends that are left out.
-    """
-
-    def __init__(self, *, crop_size: int, min_buffer: int = 0) -> None:
-        if crop_size < 1 or min_buffer < 0:
-            raise ValueError(f"crop_size must be 1 or more and min_buffer 0 or more, got {crop_size} and {min_buffer}")
-        self.crop_size, self.min_buffer = crop_size, min_buffer
-
-    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """wav: (B, C, T); lengths: (B,) -> (B, C, crop_size).
-
-        Raises:
-            ValueError: the items are shorter than the stretch.
-        """
-        if wav.dim() != 3 or wav.shape[-1] < self.crop_size:
-            raise ValueError(f"expected sound (B, C, T) of {self.crop_size} samples or more, got {tuple(wav.shape)}")
-        whole = torch.full((len(wav),), wav.shape[-1], device=wav.device)
-        room = (whole if lengths is None else lengths.clamp(max=wav.shape[-1])) - self.crop_size - 2 * self.min_buffer
-        start = (self.draw_uniform(wav, 0, 1) * (room.clamp(min=0) + 1)).long() + self.min_buffer
-        start = start.clamp(max=wav.shape[-1] - self.crop_size)
-        at = start[:, None] + torch.arange(self.crop_size, device=wav.device)
-        return wav.gather(2, at[:, None].expand(-1, wav.shape[1], -1))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from codes.other_config import network_of
 from codes.trainer.injector import Injector
+from codes.trainer.injectors.crops import KeyRead
 from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
 
 
@@ -63,12 +64,17 @@ class GptVoiceLatentInjector(Injector):
         mel_norm_file: what each band of the mels is divided by; null: 1.
         conditioning_length: samples to which conditioning clips are cut, or filled up with silence.
         input_bits: bits of an integer sample. None: those of the dataset.
+        conditioning_clip: key of the conditioning clips; this and the next three in place of keys under `in`.
+        text: key of the text's tokens.
+        text_lengths: key of their numbers.
+        input_lengths: key of the sound's samples.
     """
 
     def __init__(
         self, *, gpt_config: Path, gpt_name: str = "gpt", gpt_path: Path | None = None, dvae_config: Path,
         dvae_name: str = "dvae", dvae_path: Path | None = None, mel_norm_file: Path | None = None,
-        conditioning_length: int = 132_300, input_bits: int | None = None,
+        conditioning_length: int = 132_300, input_bits: int | None = None, conditioning_clip: KeyRead = None,
+        text: KeyRead = None, text_lengths: KeyRead = None, input_lengths: KeyRead = None,
     ) -> None:  # fmt: skip
         self.mel = TorchMelSpectrogramInjector(mel_norm_file=mel_norm_file, input_bits=input_bits)
         self.codes = DiscreteTokenInjector(dvae_config=dvae_config, dvae_name=dvae_name, dvae_path=dvae_path)
