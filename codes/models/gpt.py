@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from codes.models import generation
 from codes.models.forecast import Forecast, Forecaster, plain_forecast
 from codes.models.front_end import FrontEnd, HierarchicalTransformer
-from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
+from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead, check_codes
 from codes.models.inputs import ConvolutionInput, TokenInput, ValueInput
 from codes.models.linear_prediction import LinearPrediction
 from codes.models.network import Network
@@ -75,7 +75,12 @@ class Gpt(Network):
         front_end: FrontEnd | None = None,
     ) -> None:
         super().__init__()
-        self.vocabulary = _check_codes(bits, vocabulary, head, input, convolution, linear_prediction)
+        of_samples = {"convolution": convolution > 0, "linear_prediction": linear_prediction is not None}
+        self.vocabulary = check_codes("gpt", bits, vocabulary, head, input, of_samples)
+        if linear_prediction and head != "logistics":
+            raise ValueError(f"linear_prediction needs head: logistics, whose means it gives: got head: {head}")
+        if convolution < 0:
+            raise ValueError(f"convolution is {convolution}: it must be 0 (off) or the number of past samples it sees")
         _check_sizes(num_channels, layers, model_dim, heads, dropout, mixtures, context, max_length)
         if tied and (head != "softmax" or input == "values"):
             raise ValueError(
@@ -214,42 +219,9 @@ class Gpt(Network):
         Returns:
             (B, T) int64, complete.
         """
-        choice = Choice(temperature, top_k, top_p, generator)
-        if top_k and isinstance(self.head, LogisticsHead):
-            raise ValueError(
-                f"top_k is {top_k}: a logistics head has no list of codes to keep; use top_p or temperature"
-            )
+        choice = Choice(temperature, top_k, top_p, generator).meant_for(self.head)
         with self.evaluating():
             return generation.complete(self, ids.long(), choice, progress, emit, static_cache)
-
-
-def _check_codes(
-    bits: int | None,
-    vocabulary: int | None,
-    head: str,
-    input: str,
-    convolution: int,
-    linear_prediction: LinearPrediction | None,
-) -> int:
-    """Refuse combinations that make no sense; returns the number of codes."""
-    if (bits is None) == (vocabulary is None):
-        raise ValueError(f"gpt needs bits or vocabulary, one of them: got bits: {bits}, vocabulary: {vocabulary}")
-    wants_samples = head != "softmax" or input != "ids" or convolution or linear_prediction
-    if bits is None and wants_samples:
-        raise ValueError(
-            "vocabulary goes with head: softmax and input: ids, without convolution and linear_prediction: "
-            "the others need sample values; give bits instead"
-        )
-    allowed = {"softmax": (1, 16), "bytes": (9, 16), "logistics": (2, 32)}[head]
-    if bits is not None and not allowed[0] <= bits <= allowed[1]:
-        raise ValueError(f"bits is {bits}: head: {head} takes {allowed[0]} to {allowed[1]} bits")
-    if vocabulary is not None and not 2 <= vocabulary <= 65536:
-        raise ValueError(f"vocabulary is {vocabulary}: head: softmax takes 2 to 65536 codes")
-    if linear_prediction and head != "logistics":
-        raise ValueError(f"linear_prediction needs head: logistics, whose means it gives: got head: {head}")
-    if convolution < 0:
-        raise ValueError(f"convolution is {convolution}: it must be 0 (off) or the number of past samples it sees")
-    return vocabulary or 2 ** (bits or 0)
 
 
 def _check_sizes(

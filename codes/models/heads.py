@@ -217,6 +217,35 @@ def _log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
     return functional.logsigmoid(upper) + functional.logsigmoid(-lower) + log_inside
 
 
+def check_codes(
+    network: str, bits: int | None, vocabulary: int | None, head: str, input: str, of_samples: dict[str, bool]
+) -> int:
+    """Refuse combinations of options about codes that make no sense.
+
+    Args:
+        network: its name, for messages.
+        bits, vocabulary: one of the two.
+        head, input: their kinds.
+        of_samples: whether each of its other parts that need sample values is wanted, by the option's name.
+
+    Returns:
+        the number of codes.
+    """
+    if (bits is None) == (vocabulary is None):
+        raise ValueError(f"{network} needs bits or vocabulary, one of them: got bits: {bits}, vocabulary: {vocabulary}")
+    if bits is None and (head != "softmax" or input != "ids" or any(of_samples.values())):
+        raise ValueError(
+            f"vocabulary goes with head: softmax and input: ids, without {' and '.join(of_samples)}: "
+            "the others need sample values; give bits instead"
+        )
+    allowed = {"softmax": (1, 16), "bytes": (9, 16), "logistics": (2, 32)}[head]
+    if bits is not None and not allowed[0] <= bits <= allowed[1]:
+        raise ValueError(f"bits is {bits}: head: {head} takes {allowed[0]} to {allowed[1]} bits")
+    if vocabulary is not None and not 2 <= vocabulary <= 65536:
+        raise ValueError(f"vocabulary is {vocabulary}: head: softmax takes 2 to 65536 codes")
+    return vocabulary or 2 ** (bits or 0)
+
+
 class Choice:
     """How to choose among probabilities: temperature, nucleus and a random number generator.
 
@@ -237,6 +266,18 @@ class Choice:
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p is {top_p}: it must be above 0 and at most 1")
         self.temperature, self.top_k, self.top_p, self.generator = temperature, top_k, top_p, generator
+
+    def meant_for(self, head: nn.Module) -> "Choice":
+        """Itself, for a head that it suits.
+
+        Raises:
+            ValueError: the head has no list of codes, of which top_k could keep some.
+        """
+        if self.top_k and isinstance(head, LogisticsHead):
+            raise ValueError(
+                f"top_k is {self.top_k}: a logistics head has no list of codes to keep; use top_p or temperature"
+            )
+        return self
 
     def draw(self, logits: Tensor, whole: bool = False) -> Tensor:
         """logits (B, V) -> (B,) int64; ``whole`` leaves top_k and top_p aside."""

@@ -251,7 +251,7 @@ class LstmSeq2seq(Network):
         if known == 0:
             raise ValueError("the first value is free: lstm_seq2seq continues a prompt of 1 value or more")
         if known < sequence.shape[1]:
-            choice = Choice(temperature, top_k, top_p, generator)
+            choice = Choice(temperature, top_k, top_p, generator).meant_for(getattr(self.output, "head", self.output))
             made = self.continuation(sequence[:, :known].long(), sequence[:, known:].long(), choice, progress)
             sequence = torch.cat([sequence[:, :known].long(), made], 1)
         return sequence.view_as(ids)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from codes.models import t5_generation
 from codes.models.forecast import Forecast
 from codes.models.front_end import FrontEnd, Hierarchy
-from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead
+from codes.models.heads import BytesHead, Choice, LogisticsHead, SoftmaxHead, check_codes
 from codes.models.network import Network
 from codes.models.t5_inputs import Guess, SourceInput, TargetInput, TokenEmbedding
 from codes.models.transformers_weights import load_pretrained, require_transformers
@@ -79,7 +79,9 @@ class T5(Network):
         front_end: FrontEnd | None = None,
     ) -> None:
         super().__init__()
-        self.vocabulary = _check_codes(bits, vocabulary, head, input, convolution)
+        self.vocabulary = check_codes("t5", bits, vocabulary, head, input, {"convolution": convolution > 0})
+        if bits is not None and bits > 16 and input != "values":
+            raise ValueError(f"input is {input}: a table of 2^{bits} codes is too large; use input: values")
         _check_sizes(context, convolution, dropout, mixtures, max_length)
         sizes = {"model_dim": model_dim, "feed_forward_dim": feed_forward_dim, "layers": layers,
                  "decoder_layers": decoder_layers, "heads": heads}  # fmt: skip
@@ -238,9 +240,7 @@ class T5(Network):
         Returns:
             (B, N) int64, complete.
         """
-        choice = Choice(temperature, top_k, top_p, generator)
-        if top_k and isinstance(self.head, LogisticsHead):
-            raise ValueError(f"top_k is {top_k}: a logistics head has no list of codes to keep; use top_p")
+        choice = Choice(temperature, top_k, top_p, generator).meant_for(self.head)
         with self.evaluating():
             return t5_generation.complete(self, source.long(), target.long(), choice, progress)
 
@@ -277,25 +277,6 @@ def t5_save(network: T5, folder: Path) -> None:
         if output is not table:
             model.lm_head.weight.zero_()[: len(output)].copy_(output)
     model.save_pretrained(folder)
-
-
-def _check_codes(bits: int | None, vocabulary: int | None, head: str, input: str, convolution: int) -> int:
-    """Refuse combinations that make no sense; returns the number of codes."""
-    if (bits is None) == (vocabulary is None):
-        raise ValueError(f"t5 needs bits or vocabulary, one of them: got bits: {bits}, vocabulary: {vocabulary}")
-    if bits is None and (head != "softmax" or input != "ids" or convolution):
-        raise ValueError(
-            "vocabulary goes with head: softmax and input: ids, without convolution: "
-            "the others need sample values; give bits instead"
-        )
-    allowed = {"softmax": (1, 16), "bytes": (9, 16), "logistics": (2, 32)}[head]
-    if bits is not None and not allowed[0] <= bits <= allowed[1]:
-        raise ValueError(f"bits is {bits}: head: {head} takes {allowed[0]} to {allowed[1]} bits")
-    if vocabulary is not None and not 2 <= vocabulary <= 65536:
-        raise ValueError(f"vocabulary is {vocabulary}: head: softmax takes 2 to 65536 codes")
-    if bits is not None and bits > 16 and input != "values":
-        raise ValueError(f"input is {input}: a table of 2^{bits} codes is too large; use input: values")
-    return vocabulary or 2 ** (bits or 0)
 
 
 def _check_sizes(context: int, convolution: int, dropout: float, mixtures: int, max_length: int) -> None:

@@ -278,6 +278,8 @@ def test_wrong_input() -> None:
         network("codes").extend(values("codes"), 0, Choice(0.0))
     with pytest.raises(ValueError, match="the first value is free"):
         network("codes").generate(torch.full((1, 8), -1))
+    with pytest.raises(ValueError, match="top_k is 3: a logistics head has no list of codes"):
+        network("logistics").generate(torch.tensor([[5, -1]]), top_k=3)
     with pytest.raises(ValueError, match="no codes to fill in"):
         network("float").generate(torch.zeros(1, 8))
     with pytest.raises(ValueError, match="no style to change"):
