@@ -23,6 +23,7 @@ class InOutLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size_out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in) -> (..., out)."""
         return functional.linear(x, self.weight.t(), self.bias)
 
 
@@ -36,6 +37,7 @@ class Gpt2Attention(nn.Module):
         self.c_proj = InOutLinear(dim, dim, out_std)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int | Tensor) -> Tensor:
+        """x: (B, N, dim) at positions start ..; mask: where a position looks, None: at itself and those before it."""
         batch, length, dim = x.shape
         parts = self.c_attn(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         queries, keys, values = parts.unbind(0)
@@ -58,6 +60,7 @@ class Gpt2FeedForward(nn.Module):
         self.c_proj = InOutLinear(4 * dim, dim, out_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (..., dim) -> (..., dim)."""
         return self.c_proj(functional.gelu(self.c_fc(x), approximate="tanh"))
 
 
@@ -73,6 +76,7 @@ class Gpt2Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KeyValueCache | None, start: int | Tensor) -> Tensor:
+        """x: (B, N, dim) -> (B, N, dim); the rest as Gpt2Attention takes it."""
         x = x + self.dropout(self.attn(self.ln_1(x), mask, cache, start))
         return x + self.dropout(self.mlp(self.ln_2(x)))
 

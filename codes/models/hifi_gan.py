@@ -82,6 +82,7 @@ class DilatedBlock(nn.Module):
             self.convs = convolutions(dilations)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T) -> (B, C, T)."""
         if not self.paired:
             for layer in self.convs:
                 x = x + layer(functional.leaky_relu(x, SLOPE))

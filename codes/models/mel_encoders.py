@@ -9,6 +9,7 @@ class Float32GroupNorm(nn.GroupNorm):
     """Group normalisation computed in float32: (B, C, N) -> (B, C, N)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C, N) of the same type."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float()).to(x.dtype)
 
@@ -43,6 +44,7 @@ class VoiceAttention(nn.Module):
         nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C, N)."""
         batch, channels, length = x.shape
         parts = self.qkv(self.norm(x)).view(batch, self.heads, 3, channels // self.heads, length)
         queries, keys, values = (part.transpose(-1, -2) for part in parts.unbind(2))
@@ -66,6 +68,7 @@ class ConditioningEncoder(nn.Module):
         self.attn = nn.Sequential(*[VoiceAttention(dim, heads) for _ in range(blocks)])
 
     def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, bands, N) -> (B, dim)."""
         return self.attn(self.init(mel))[:, :, 0]
 
 
@@ -90,6 +93,7 @@ class MelFrames(nn.Module):
         )  # fmt: skip
 
     def forward(self, mel: Tensor) -> Tensor:
+        """mel: (B, bands, 4 N) -> (B, N, dim)."""
         return self.encoder(mel).transpose(1, 2)
 
 
@@ -105,4 +109,5 @@ class MelResidual(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C, N)."""
         return functional.relu(x + self.net(x))

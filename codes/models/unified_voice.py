@@ -265,6 +265,7 @@ class LearnedPositions(nn.Module):
         self.emb = _embedding(length, dim)
 
     def forward(self, length: int, start: int = 0) -> Tensor:
+        """Vectors of the places start .. start + length - 1: (length, dim)."""
         return self.emb.weight[start : start + length]
 
 

@@ -1,6 +1,7 @@
 """lucidrains_dvae: shapes, released names, a codebook that begins at the data and revives what died."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +9,51 @@ import torch
 
 from codes.models.ema_codebook import EmaCodebook
 from codes.models.lucidrains_dvae import LucidrainsDvae
+from codes.weights import CheckpointError, fit_weights
+from tests.known_weights import drawn, seeded
 
 SMALL: dict[str, Any] = {
     "num_tokens": 32, "codebook_dim": 8, "hidden_dim": 8, "num_layers": 2, "num_resnet_blocks": 1, "kernel_size": 3,
     "use_transposed_convs": False,
 }  # fmt: skip
+
+# The public implementation (DL-Art-School) with weights of `released()`, float32 on a CPU.
+CODES = [[26, 9, 31, 17, 8, 17], [19, 21, 27, 8, 19, 7]]
+CODES_OF_23_FRAMES = [[26, 17, 8, 26, 31, 8], [1, 9, 26, 27, 8, 8]]
+RECONSTRUCTED = [[0.1335400, -0.0326871, -0.1216370], [0.1388614, -0.0333760, -0.1126025]]
+DECODED = [[0.1374264, -0.0374959, -0.1139139], [0.1356477, -0.0349456, -0.1175724]]
+LOSSES = 1.0275463, 0.0156581
+
+
+def released() -> dict[str, torch.Tensor]:
+    """A file of DL-Art-School's, for the sizes above."""
+    shapes = {name: tuple(value.shape) for name, value in LucidrainsDvae(**SMALL).state_dict().items()}
+    return seeded({name: shape for name, shape in shapes.items() if name != "codebook.usage"})
+
+
+@torch.no_grad()
+def test_figures_of_the_public_implementation() -> None:
+    network = LucidrainsDvae(**SMALL).eval()
+    wrapped = {f"_orig_mod.module.{name}": value for name, value in released().items()}
+    line = fit_weights(network, "dvae", wrapped, Path("dvae.pth"), strict=True)
+    assert line == "network dvae: 30 of 30 tensors from dvae.pth"
+    mel = drawn(2, 80, 24)
+    assert network.get_codebook_indices(mel).tolist() == CODES
+    assert network.get_codebook_indices(drawn(2, 80, 23)).tolist() == CODES_OF_23_FRAMES
+    loss, commitment, made = network(mel)
+    torch.testing.assert_close(made[:, ::27, 7], torch.tensor(RECONSTRUCTED), rtol=0, atol=1e-5)
+    assert (float(loss.mean()), float(commitment)) == pytest.approx(LOSSES, abs=1e-5)
+    decoded = network.decode(torch.arange(10).view(2, 5) * 3)
+    torch.testing.assert_close(decoded[:, ::27, 7], torch.tensor(DECODED), rtol=0, atol=1e-5)
+
+
+def test_released_weights_of_other_sizes() -> None:
+    network, weights = LucidrainsDvae(**{**SMALL, "codebook_dim": 16}), released()
+    message = r"of another shape codebook\.embed \(8, 32\) for \(16, 32\).*; 25 of 30 tensors match"
+    with pytest.raises(CheckpointError, match=message):
+        fit_weights(network, "dvae", weights, Path("dvae.pth"), strict=True)
+    line = fit_weights(network, "dvae", weights, Path("dvae.pth"), strict=False)
+    assert line.startswith("network dvae: 25 of 30 tensors from dvae.pth (of another shape")
 
 
 def test_shapes_and_the_names_of_released_weights() -> None:
@@ -74,8 +115,8 @@ def test_codes_begin_at_the_data_and_dead_ones_begin_anew() -> None:
     assert (codebook.embed - 50).abs().max() < 1
     for _ in range(300):  # the data moves away: codes that stay behind are revived
         data = torch.randn(64, 2) - 50
-        _, codes, _ = codebook(data)
-    assert codes.unique().numel() >= 6
+        codebook(data)
+    assert codebook.nearest(data).unique().numel() >= 6
     assert float(codebook.figures()["codes_in_use"]) > 0.7
     frozen = codebook.eval().embed.clone()
     codebook(data)

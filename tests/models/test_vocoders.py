@@ -3,14 +3,12 @@
 import json
 import math
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
 from codes.models.hifi_gan import HifiGan
 from codes.models.univnet import Univnet, univnet_options
@@ -18,8 +16,7 @@ from codes.models.vocoders import open_vocoder
 from codes.models.vocos import Vocos
 from codes.speech_mel import MelSettings, convert_mel, mel_spectrogram
 from codes.weights import CheckpointError, fit_weights
-
-Shapes = dict[str, tuple[int, ...]]
+from tests.known_weights import Shapes, drawn, seeded
 
 HIFI_GAN: dict[str, Any] = {
     "upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4], "upsample_initial_channel": 16,
@@ -98,20 +95,6 @@ def vocos_shapes() -> Shapes:
     mel = {"feature_extractor.mel_spec.spectrogram.window": (1024,)}
     mel |= {"feature_extractor.mel_spec.mel_scale.fb": (513, 100), "head.istft.window": (1024,)}
     return shapes | {"head.out.weight": (1026, 16), "head.out.bias": (1026,)} | mel
-
-
-def seeded(shapes: Shapes) -> dict[str, Tensor]:
-    """Weights that follow from their names."""
-    made = {}
-    for name, shape in shapes.items():
-        about_one = name.endswith("weight_g") or ("norm" in name and name.endswith("weight"))
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        made[name] = torch.randn(shape, generator=generator) * 0.1 + float(about_one)
-    return made
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
 
 
 @torch.no_grad()
