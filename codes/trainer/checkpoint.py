@@ -6,24 +6,42 @@ checksum of each. A folder without a manifest is not a checkpoint; a rename make
 any moment leaves the former ones whole.
 """
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codes.run_files import best_checkpoint
 from codes.weights import CheckpointError as CheckpointError
 from codes.weights import fit_weights as fit_weights
 from codes.weights import load_weights as load_weights
 
 PREFIX = "step_"
 MANIFEST = "manifest.json"
+REFUSALS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, getattr(errno, "EDQUOT", -1))
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn it into a CheckpointError where a disk refuses what is written to a file, or below a folder."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        here = error.errno in REFUSALS if name is None else not Path(name).is_absolute() or place in Path(name).parents
+        if not here and str(name) != str(place):
+            raise
+        raise CheckpointError(
+            f"{place} cannot be written: {error}; checkpoints that were saved are whole: "
+            "make room, or it writable, and start the same command again"
+        ) from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -159,20 +177,6 @@ def verify(checkpoint: Path) -> None:
 def _earlier(checkpoint: Path) -> str:
     others = [str(path) for path in list_checkpoints(checkpoint.parent) if path != checkpoint]
     return ", ".join(others) or "(none is left)"
-
-
-def choose_checkpoint(run: Path, wanted: Path | None = None) -> Path:
-    """A verified checkpoint of a run: the wanted one, else its best, or its newest where none is marked.
-
-    Raises:
-        CheckpointError: there is none yet, what marks the best cannot be read, or a file of it is missing or altered.
-    """
-    try:
-        chosen = wanted or best_checkpoint(run)
-    except (FileNotFoundError, ValueError) as error:
-        raise CheckpointError(str(error)) from error
-    verify(chosen)
-    return chosen
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """What train.py can be asked to do; a user's errors become lines and an exit status, never a traceback."""
 
 import argparse
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
 
 from codes.entries import Experiment
 from codes.experiment import load_experiment, load_plugins
@@ -25,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     from codes.trainer.nonfinite import NonFiniteError
 
     try:
-        return _dispatch(arguments)
+        with _silent_writers():
+            return _dispatch(arguments)
     except OptionError as error:
         return _fail(str(error), WRONG)
     except CheckpointError as error:
@@ -39,6 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(f"{died}\nThe newest checkpoint is whole: the same command continues from it.", FAILED)
     except KeyboardInterrupt:
         return _fail("stopped at once; the newest checkpoint is whole", 130)
+
+
+@contextlib.contextmanager
+def _silent_writers() -> Iterator[None]:
+    """What a disk refuses a thread that writes (TensorBoard's) is said where the run asks for it, not by the thread."""
+    usual = threading.excepthook
+    threading.excepthook = lambda given: None if isinstance(given.exc_value, OSError) else usual(given)
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from codes.trainer.checkpoint import CheckpointError, write_atomically
+from codes.trainer.checkpoint import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "av", "transformers", "safetensors", "constriction")
@@ -86,18 +86,11 @@ def _commit(git: Path) -> str | None:
 
 
 def record_environment(folder: Path, step: int) -> None:
-    """Add this environment to a run's, from this step on, unless it is the last one already.
-
-    Raises:
-        CheckpointError: the folder cannot be written.
-    """
+    """Add this environment to a run's, from this step on, unless it is the last one already."""
     known, now = recorded_environments(folder), environment()
     if known and {key: value for key, value in known[-1].items() if key != "from_step"} == now:
         return
-    try:
-        write_atomically(folder / FILE, json.dumps([*known, {"from_step": step, **now}], indent=1))
-    except OSError as error:
-        raise CheckpointError(f"the run folder {folder} cannot be written: {error}") from error
+    write_atomically(folder / FILE, json.dumps([*known, {"from_step": step, **now}], indent=1))
 
 
 def recorded_environments(folder: Path) -> list[dict[str, Any]]:

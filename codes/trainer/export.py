@@ -25,6 +25,7 @@ from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.lora import add_lora
 from codes.trainer.model_card import model_card
 from codes.trainer.report.record import read_run
+from codes.trainer.run_folder import choose_checkpoint
 
 _CARRIED = ("tokenizer", "vocab", "merges")  # options whose files belong to a model
 
@@ -65,7 +66,7 @@ def open_run(folder: Path, checkpoint: Path | None = None) -> tuple[Experiment, 
     """
     if not (folder / "options.yml").is_file():
         raise CheckpointError(f"{folder} is no run: it has no options.yml")
-    chosen = checkpoints.choose_checkpoint(folder, checkpoint)
+    chosen = choose_checkpoint(folder, checkpoint)
     return load_experiment(folder / "options.yml"), chosen
 
 

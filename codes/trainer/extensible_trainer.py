@@ -7,7 +7,7 @@ that decides the next step is saved, so a run that is killed and started again g
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from codes.entries import Experiment
 from codes.trainer import checkpoint as checkpoints
-from codes.trainer import copy_baseline
+from codes.trainer import copy_baseline, wandb_log
 from codes.trainer import distributed_checkpoint as shards
 from codes.trainer.build import Parts, build
 from codes.trainer.checkpoint import CheckpointError
@@ -54,6 +54,7 @@ class ExtensibleTrainer:
         self.options = experiment.options
         self.seed = self.options.train.manual_seed
         self.ranks = ranks
+        wandb_log.require_package(experiment)
         self.parts: Parts = build(experiment, ranks)
         self.device, self.precision = self.parts.device, self.parts.precision
         sampler = make_sampler(experiment, self.parts) if is_whole(experiment, ranks) else None
@@ -65,10 +66,11 @@ class ExtensibleTrainer:
         self.averages = Averages(losses, {step.name: step.flags.loss_log_buffer for step in self.parts.steps})
         self._random: dict[str, Any] | None = None
         self._resumed = self._resume()
-        ranks.do_once(self.folder.create)
-        ranks.do_once(lambda: self.folder.record_data(self.parts.datasets))
+        self._write_once(self.folder.create)
+        self._write_once(lambda: self.folder.record_data(self.parts.datasets))
         if ranks.first:
-            self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
+            with checkpoints.writing(self.folder.path):
+                self.metrics = MetricsFile(self.folder.path, self.step, self.options.use_tb_logger)
             self.progress = Progress(self.folder.path / "log.txt", self.options.train.niter, self.averages.titles)
         else:
             self.metrics, self.progress = SilentMetrics(), silent_progress()
@@ -114,7 +116,9 @@ class ExtensibleTrainer:
         with StopRequest() as stop, torch.autograd.set_detect_anomaly(self.options.anomaly_detection):
             self.progress.start(self.step)
             try:
-                yield stop
+                with checkpoints.writing(self.folder.path):
+                    yield stop
+                    self.metrics.flush()
             finally:
                 self.progress.stop()
                 self.parts.train_loader.close()
@@ -238,7 +242,7 @@ class ExtensibleTrainer:
         """Make samples with the averages; training goes on in training mode."""
         started = time.perf_counter()
         with self._averaged():
-            self.ranks.do_once(lambda: self.evaluation.sample(self.step))
+            self._write_once(lambda: self.evaluation.sample(self.step))
         self._set_mode()
         self._logged_at += time.perf_counter() - started
 
@@ -257,16 +261,22 @@ class ExtensibleTrainer:
         """Write a checkpoint of this step and thin out the older ones."""
         path = self._write(self.folder.checkpoints)
         self._saved_step = self.step
-        self.ranks.do_once(self._tidy)
+        self._write_once(self._tidy)
         return path
+
+    def _write_once(self, action: Callable[[], object]) -> None:
+        """Let the first process write into the run's folder; all processes fail where the disk refuses it."""
+
+        def write() -> None:
+            with checkpoints.writing(self.folder.path):
+                action()
+
+        self.ranks.do_once(write)
 
     def _tidy(self) -> None:
         """Mark the best and the final checkpoint, and thin out the others."""
         marks = {"best": self.best, "final": self.step if self.step >= self.options.train.niter else None}
-        try:
-            checkpoints.write_atomically(self.folder.checkpoints / "marks.json", json.dumps(marks))
-        except OSError as error:
-            raise CheckpointError(f"{self.folder.checkpoints} cannot be written: {error}") from error
+        checkpoints.write_atomically(self.folder.checkpoints / "marks.json", json.dumps(marks))
         keep = {self.step} | ({int(self.best["step"])} if self.best else set())
         checkpoints.thin_out(self.folder.checkpoints, self.options.logger.num_checkpoints, keep)
 
@@ -354,15 +364,17 @@ class ExtensibleTrainer:
             line(note)
         if self._resumed is not None:
             line(f"continues from {self._resumed} at step {self.step} of {self.options.train.niter}")
-        self.ranks.do_once(lambda: record_environment(self.folder.path, self.step))
-        self.ranks.do_once(self.evaluation.announce)
+        self._write_once(lambda: record_environment(self.folder.path, self.step))
+        if self.ranks.first:
+            self.metrics.wandb = wandb_log.start(self.folder.path, self.experiment, line)
+        self._write_once(self.evaluation.announce)
 
     def _finish(self) -> None:
         """Save the final checkpoint and say how it went."""
         if self._saved_step != self.step:
             self.save()
         else:
-            self.ranks.do_once(self._tidy)  # a kill may have come between the checkpoint and this
+            self._write_once(self._tidy)  # a kill may have come between the checkpoint and this
         has_samples = self.ranks.gather(self.evaluation.has_samples(self.step))[0]
         if self.options.samples is not None and not has_samples:
             self._sample()
@@ -371,7 +383,8 @@ class ExtensibleTrainer:
 
     def _report(self) -> None:
         self.evaluation.summary(self.best)
-        for line in copy_baseline.report(self.parts, self.experiment, self.best):
+        metrics = self.folder.path / "metrics.jsonl"
+        for line in copy_baseline.report(self.parts, self.experiment, self.best, metrics):
             self.progress.line(line)
         self.progress.line(report_line(self.folder.path))
 

@@ -5,6 +5,7 @@ from a checkpoint, lines after it are dropped and come again, so that the file e
 TensorBoard gets the same figures.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codes.trainer.checkpoint import CheckpointError, write_atomically
+from codes.trainer.checkpoint import write_atomically, writing
 from codes.trainer.losses import Figure
 from codes.trainer.step import BoundLoss, Tally
 
@@ -257,6 +258,7 @@ class MetricsFile:
     def __init__(self, folder: Path, step: int, use_tensorboard: bool) -> None:
         self.path = folder / "metrics.jsonl"
         self._tensorboard_folder = folder / "tb" if use_tensorboard else None
+        self.wandb: Any = None  # what takes the same figures, sounds and pictures: a WandbLog
         self._purge_step = step + 1
         self._tensorboard: Any = None
         if self.path.exists():
@@ -291,17 +293,13 @@ class MetricsFile:
         """
         figures = {name: value if value is None or math.isfinite(value) else None for name, value in figures.items()}
         line = {"step": step, "split": split, **figures, **(curves or {})}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} cannot be written: {error}; the newest checkpoint is whole: "
-                "make room and start the same command again"
-            ) from error
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
         for name, value in figures.items():
             if self.tensorboard is not None and value is not None:
                 self.tensorboard.add_scalar(f"{split}/{name}", value, step)
+        if self.wandb is not None:
+            self.wandb.figures(step, split, figures)
         if curves and self._tensorboard_folder is not None:
             self._draw(self._tensorboard_folder / "curves" / split / f"step_{step:08d}", curves)
 
@@ -324,10 +322,12 @@ class MetricsFile:
                 os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Flush and close."""
-        self.flush()
+        """Let go of TensorBoard's file; nothing new can be said where the disk refuses what is left."""
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):
+                self._tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

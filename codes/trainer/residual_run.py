@@ -16,7 +16,8 @@ from codes.compression.residual_model import residual_model_bytes
 from codes.entries import Experiment
 from codes.experiment import load_experiment
 from codes.run_files import network_weights
-from codes.trainer.checkpoint import CheckpointError, choose_checkpoint, load_weights, step_of
+from codes.trainer.checkpoint import CheckpointError, load_weights, step_of
+from codes.trainer.run_folder import choose_checkpoint
 
 SOURCES = ("residual_chunk", "linear_prediction")  # the dataset and the injector that predict
 

@@ -10,13 +10,14 @@ import yaml
 
 from codes import resolve
 from codes.entries import Experiment
-from codes.trainer.checkpoint import CheckpointError, list_checkpoints, write_atomically
+from codes.run_files import best_checkpoint
+from codes.trainer.checkpoint import CheckpointError, list_checkpoints, verify, write_atomically
 
 # What may change between the parts of one run: how much is said and kept, and how far it goes.
 CHANGEABLE = (
     "logger.", "path.root", "path.resume_state", "path.optimizer_reset", "train.niter", "train.max_nonfinite_steps",
     "datasets.train.n_workers", "datasets.val.n_workers", "datasets.train.pin_memory", "datasets.val.pin_memory",
-    "samples", "use_tb_logger", "gpu_ids", "anomaly_detection", "eval.baseline",
+    "samples", "use_tb_logger", "wandb", "gpu_ids", "anomaly_detection", "eval.baseline",
     "parallel", "dist_", "ddp_", "compile", "tf32",
 )  # fmt: skip
 
@@ -52,31 +53,17 @@ class RunFolder:
         return name
 
     def create(self) -> None:
-        """Make the folders and write options.yml.
-
-        Raises:
-            CheckpointError: that is not possible there.
-        """
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.samples.mkdir(exist_ok=True)
-            text = yaml.safe_dump(resolve.resolved(self.experiment), sort_keys=False, allow_unicode=True)
-            write_atomically(self.path / "options.yml", text)
-        except OSError as error:
-            raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
+        """Make the folders and write options.yml."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.samples.mkdir(exist_ok=True)
+        text = yaml.safe_dump(resolve.resolved(self.experiment), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "options.yml", text)
 
     def record_data(self, datasets: Mapping[str, Any]) -> None:
-        """Keep beside the run which files its datasets take, where they can say so.
-
-        Raises:
-            CheckpointError: that cannot be written.
-        """
+        """Keep beside the run which files its datasets take, where they can say so."""
         for name, dataset in datasets.items():
-            try:
-                if hasattr(dataset, "write_index"):
-                    dataset.write_index(self.path / f"audio_{name}.jsonl")
-            except OSError as error:
-                raise CheckpointError(f"the run folder {self.path} cannot be written: {error}") from error
+            if hasattr(dataset, "write_index"):
+                dataset.write_index(self.path / f"audio_{name}.jsonl")
 
     def checkpoint(self) -> Path | None:
         """The checkpoint to continue from: path.resume_state, or the newest of this run, or None."""
@@ -118,6 +105,20 @@ class RunFolder:
                 f"the data of {self.path} has changed:\n  " + "\n  ".join(differences) + "\nPut it back to continue, "
                 "or start anew with --fresh; path.pretrain_model_NETWORK takes the weights along."
             )
+
+
+def choose_checkpoint(run: Path, wanted: Path | None = None) -> Path:
+    """A verified checkpoint of a run: the wanted one, else its best, or its newest where none is marked.
+
+    Raises:
+        CheckpointError: there is none yet, what marks the best cannot be read, or a file of it is missing or altered.
+    """
+    try:
+        chosen = wanted or best_checkpoint(run)
+    except (FileNotFoundError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+    verify(chosen)
+    return chosen
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

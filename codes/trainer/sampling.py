@@ -7,6 +7,7 @@ branches (`concatenate`, a network with two inputs), `item_sampling.py` does the
 """
 
 import functools
+import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -301,4 +302,6 @@ def write_wav(path: Path, wav: np.ndarray, bits: int, sample_rate_hz: int) -> No
     subtype, depth = ("PCM_16", 16) if bits <= 16 else ("PCM_24", 24)
     scaled = np.clip(np.round(wav.astype(np.float64) * 2 ** (depth - 1)), -(2 ** (depth - 1)), 2 ** (depth - 1) - 1)
     samples = scaled.astype(np.int16) if depth == 16 else (scaled.astype(np.int32) << 8)
-    soundfile.write(str(path), samples.T, sample_rate_hz, subtype=subtype)
+    buffer = io.BytesIO()  # libsndfile does not say why a file cannot be written
+    soundfile.write(buffer, samples.T, sample_rate_hz, format="WAV", subtype=subtype)
+    path.write_bytes(buffer.getvalue())

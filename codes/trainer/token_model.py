@@ -30,7 +30,8 @@ from codes.experiment import load_experiment
 from codes.models.llama import Llama
 from codes.models.token_walk import TokenLanguageModel, fingerprint
 from codes.run_files import network_weights
-from codes.trainer.checkpoint import CheckpointError, choose_checkpoint, fit_weights, load_weights
+from codes.trainer.checkpoint import CheckpointError, fit_weights, load_weights
+from codes.trainer.run_folder import choose_checkpoint
 from codes.yaml_source import Mark, Node, OptionError, parse_yaml
 
 KEY = "waveschool_tokens"

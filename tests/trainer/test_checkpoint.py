@@ -456,7 +456,7 @@ def test_full_disk(toy: Any, small_disk: Path, free_bytes: int) -> None:
 def test_folder_that_cannot_be_written(toy: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     message = refusal(toy, {"path.root": str(tmp_path / "file")})
-    assert f"the run folder {tmp_path / 'file' / 'toy'} cannot be written" in message
+    assert f"{tmp_path / 'file' / 'toy'} cannot be written" in message
 
 
 def test_folder_that_cannot_be_moved_aside(toy: Any, tmp_path: Path) -> None:
