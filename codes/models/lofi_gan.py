@@ -3,7 +3,9 @@
 
 They are trained by two steps that follow each other (experiments/lofi_gan.yml). The generator reads prev by strided
 convolutions, mixes the vectors over time (a linear map, so that each moment of next may use all of prev) and adds what
-it makes of the noise, then goes back up to samples.
+it makes of the noise, then goes back up to samples. On its way up it meets, at every width, what it made of prev on its
+way down, last moment first (pix2pix, Isola et al., 2017): so a tone of prev need not pass the narrowest place, and goes
+on at the border. All of it happens at the level of prev, so that loud and quiet passages look alike.
 """
 
 import math
@@ -15,6 +17,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from codes.models.network import Network
 from codes.models.strided_autoencoder import Down, Residual, Up
+
+NOISE_START = 0.5  # so that from the start another noise is another sound; from less it would have to grow
+QUIETEST = 1e-3  # root mean square below which prev is not made louder: 60 dB below full scale
 
 
 class LofiGenerator(Network):
@@ -43,11 +48,16 @@ class LofiGenerator(Network):
         widths = [min(channels * 2**level, most_channels) for level in range(len(strides))]
         pairs = list(zip([1, *widths[:-1]], widths, strides, strict=True))
         width, self.steps = widths[-1], next_frames // total
-        self.down = nn.Sequential(*(Down(*sizes) for sizes in pairs))
+        self.down = nn.ModuleList([Down(*sizes) for sizes in pairs])
         self.mix = nn.Linear(prev_frames // total, self.steps)
         self.noise = nn.Linear(noise_dim, width * self.steps)
         self.blocks = nn.Sequential(*(Residual(width) for _ in range(blocks)))
-        self.up = nn.Sequential(*(Up(width, width_in, stride) for width_in, width, stride in reversed(pairs)))
+        self.up = nn.ModuleList([Up(width, width_in, stride) for width_in, width, stride in reversed(pairs)])
+        self.past = nn.ModuleList([nn.Conv1d(width_in, width_in, 1) for width_in, _, _ in reversed(pairs)])
+        nn.init.normal_(self.noise.weight, std=NOISE_START)
+        for past in self.past:
+            nn.init.dirac_(past.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(past.bias)  # type: ignore[arg-type]
 
     def forward(self, prev: Tensor, noise: Tensor) -> Tensor:
         """prev: (B, prev_frames) or (B, 1, prev_frames), noise: (B, noise_dim) -> (B, next_frames).
@@ -61,8 +71,16 @@ class LofiGenerator(Network):
                 f"expected prev (B, {self.prev_frames}) and noise (B, {self.noise_dim}), "
                 f"got {tuple(prev.shape)} and {tuple(noise.shape)}"
             )
-        drawn = self.noise(noise).unflatten(1, (-1, self.steps))
-        return torch.tanh(self.up(self.blocks(self.mix(self.down(x)) + drawn)))[:, 0]
+        level = x.square().mean(-1, keepdim=True).sqrt().clamp(min=QUIETEST)
+        x, seen = x / level, []
+        for down in self.down:
+            seen.append(x)
+            x = down(x)
+        x = self.blocks(self.mix(x) + self.noise(noise).unflatten(1, (-1, self.steps)))
+        for up, past in zip(self.up, self.past, strict=True):
+            x = up(x)
+            x = x + past(_backwards(seen.pop(), x.shape[-1]))
+        return torch.tanh(x * level)[:, 0]
 
     @torch.no_grad()
     def extend(self, prev: Tensor, frames: int, noises: Tensor) -> Tensor:
@@ -154,6 +172,11 @@ class LofiDiscriminator(Network):
                              f"{next_.dtype} {tuple(next_.shape)}")  # fmt: skip
         place = torch.cat([torch.zeros_like(parts[0]), torch.ones_like(parts[1])], 1)
         return self.verdict(self.layers(torch.stack([torch.cat(parts, 1), place], 1)))[:, 0]
+
+
+def _backwards(past: Tensor, steps: int) -> Tensor:
+    """past (B, C, P) from its last moment to its first, again and again: (B, C, steps)."""
+    return past.flip(-1).repeat(1, 1, -(-steps // past.shape[-1]))[..., :steps]
 
 
 def _stride(name: str, frames: int, strides: list[int]) -> int:

@@ -43,7 +43,7 @@ class WaveformLoss(PixLoss):
 
 
 class MelDistanceLoss(Loss):
-    """Distance of log mel spectrograms in several resolutions, in decades of power. real, fake: (B, C, T) float.
+    """Distance of log mel spectrograms in several resolutions, in decades of power. real, fake: (B, [C,] T) float.
 
     The mean over windows of the mean absolute difference of log10 powers (as in DAC; Kumar et al., 2023). A window of n
     samples has n / 8 bands, at most 80, and the hop is a quarter of it.
@@ -69,7 +69,9 @@ class MelDistanceLoss(Loss):
             return self.distances(real, fake).sum(), len(real)
 
     def distances(self, real: Tensor, fake: Tensor) -> Tensor:
-        """real, fake: (B, C, T) -> (B,), differentiable in both."""
+        """real, fake: (B, C, T) or (B, T) -> (B,), differentiable in both."""
+        if real.dim() == 2:
+            real, fake = real[:, None], fake[:, None]
         found = torch.stack(
             [(self._levels(real, n) - self._levels(fake, n)).abs().mean((1, 2, 3)) for n in self.windows]
         )

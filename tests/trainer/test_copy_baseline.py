@@ -8,8 +8,18 @@ import pytest
 import torch
 
 from codes.experiment import load_experiment
-from codes.trainer.copy_baseline import CopyFigures, copies, geometric_bits, judged_frames, measure, report
+from codes.trainer.copy_baseline import (
+    CopyFigures,
+    audio_losses,
+    copies,
+    geometric_bits,
+    judged_frames,
+    measure,
+    model_figures,
+    report,
+)
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.metrics import read_metrics
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -55,6 +65,13 @@ def test_copies_of_each_task() -> None:
     assert again[1].tolist() == [[0, 1, 2, 0, 1]]
     assert before[3] is again[3] is mask
     assert not list(copies({"wav": wav}, slice(-8, None)))
+    title, copy, *_ = next(copies(batch, slice(-8, None), stride=2))
+    assert title == "the 2 samples before it once more"
+    assert copy.tolist() == [[1, 2, 3, 4, 5]]
+    title, copy, *_ = next(copies(batch, slice(-8, None), stride=0))
+    assert title == "the last sample of prev, held"
+    assert copy.tolist() == [[2] * 5]
+    assert next(copies(batch, slice(-8, None), stride=5))[1].tolist() == [[0, 0, 0, 1, 2]]  # silence before it began
 
 
 @pytest.mark.parametrize(
@@ -93,6 +110,40 @@ def test_a_run_ends_with_what_copying_reaches(
     assert not any("the model: " in line for line in report(trainer.parts, other, trainer.best))
     chunk = trainer.parts.val_loader.batch(0)["wav"].shape[-1]  # type: ignore[union-attr]
     assert all(0 < found.samples <= 4 * chunk for found in figures.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "kinds"),
+    [
+        ("lofi_gan", "the last sample of prev, held", ["mean square", "mel distance"]),
+        ("lofi_conv_lstm", "the 441 samples before it once more", ["mean square"]),
+    ],
+)
+def test_what_makes_floats_is_compared_with_copies_that_know_as_much(
+    name: str, way: str, kinds: list[str], tmp_path: Path, make_stereo_folder: Callable[..., Path]
+) -> None:
+    music = make_stereo_folder(num_samples=9000)
+    overrides = [
+        f"datasets.train.path={music}", f"path.root={tmp_path}", "train.niter=2", "datasets.train.n_workers=0",
+        "train.val_freq=1", "eval.max_batches=1", "use_tb_logger=false", "samples=null",
+        *(f"datasets.train.{key}_frames=4410" for key in ("prev", "next")), "datasets.train.sample_rate=22050",
+    ]  # fmt: skip
+    overrides += ["networks.lstm.kwargs.next_steps=10"] if name == "lofi_conv_lstm" else []
+    overrides += ["steps.lstm.injectors.real.start=-10", "steps.lstm.after=0"] if name == "lofi_conv_lstm" else []
+    trainer = ExtensibleTrainer(load_experiment(EXPERIMENTS / f"{name}.yml", overrides))
+    trainer.train()
+    lines = (tmp_path / name / "log.txt").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"  {way}  ")]
+    metrics = tmp_path / name / "metrics.jsonl"
+    model = model_figures(trainer.experiment, trainer.best, metrics)
+    assert sorted(model) == kinds
+    copied = measure(trainer.parts, trainer.experiment)[way].shown()
+    said = "; ".join(f"{kind} {model[kind]:.3g}, {100 * model[kind] / copied[kind]:.1f} % of it" for kind in kinds)
+    assert line.endswith(f"(the model: {said})")
+    at_best = [line for line in read_metrics(metrics) if line["step"] == trainer.best["step"] and "loss" in line]  # type: ignore[index]
+    losses = audio_losses(trainer.experiment)
+    assert all(at_best[-1][losses[kind].name] == model[kind] for kind in kinds)
+    assert model_figures(trainer.experiment, None, metrics) == {}
 
 
 def test_a_language_model_has_nothing_to_copy(tmp_path: Path, stereo_folder: Path) -> None:
