@@ -1,13 +1,13 @@
 """How fast audio is read, beside what one would write with soundfile: ``python scripts/bench.py data``.
 
 Random chunks of two seconds of 16-bit stereo, everything in the system's page cache, one process, in turns (see
-scripts/bench_rounds.py). The baseline opens the file each time and reads float32, as most training code does. Bytes are
+scripts/bench_rounds.py). The baseline opens the file each time and reads float32, as most training code does; beside
+whole batches of the loader it also turns the channels and stacks, so that both give (B, C, T). Bytes are
 counted by the kernel (/proc/self/io, Linux only) with the files dropped from the page cache before: those that were
 fetched from the disk, read-ahead included, which holds for memory maps too, and those that read calls returned.
 """
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -38,6 +38,7 @@ BATCH_SIZE = 16
 WORKERS = (0, 1, 2, 4)
 COMPARED_WORKERS = (0, 1, 4)
 BASELINE = "soundfile WAV float32"
+BATCHES = "soundfile float32, stacked"
 FLAC_BASELINES = ("soundfile FLAC int16", "soundfile FLAC float32")
 LEAST_WAV, LEAST_CACHED, LEAST_FLAC, MOST_BYTES, MOST_WAIT = 4.0, 10.0, 1.0, 1.1, 0.01
 _COLD_READS = 60
@@ -135,12 +136,17 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
     """Name -> read so many random chunks; FLAC, which is slow, fewer."""
     import soundfile
 
-    num_frames, places, numbers = corpus.num_frames, corpus.places(), itertools.count()
+    num_frames, places = corpus.num_frames, corpus.places()
     rng = np.random.default_rng(0)
 
-    def plain(files: list[Path], dtype: Any) -> None:
+    def plain(files: list[Path], dtype: Any) -> np.ndarray:
         number, start = next(places)
-        soundfile.read(files[number], num_frames, start, dtype=dtype)
+        return soundfile.read(files[number], num_frames, start, dtype=dtype)[0]
+
+    def stacked() -> int:
+        for _ in range(max(1, reads // BATCH_SIZE)):
+            torch.stack([torch.from_numpy(plain(corpus.wav_files, "float32").T) for _ in range(BATCH_SIZE)])
+        return max(1, reads // BATCH_SIZE) * BATCH_SIZE
 
     def exact() -> None:
         number, start = next(places)
@@ -154,9 +160,6 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
 
     def item(dataset: StereoChunkDataset) -> Callable[[], Any]:
         return lambda: dataset.item(0, rng)
-
-    def item_and_generator(dataset: StereoChunkDataset) -> Callable[[], Any]:  # one an item, as the loader makes it
-        return lambda: dataset.item(0, np.random.default_rng((0, 0, next(numbers))))
 
     def repeated(read: Callable[[], Any], times: int = reads) -> Run:
         def go() -> int:
@@ -174,11 +177,10 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
         "PCM cache, read alone": repeated(copy),
         "dataset WAV": repeated(item(corpus.wav)),
         "dataset cached PCM": repeated(item(corpus.cached)),
-        "... WAV, a new generator each": repeated(item_and_generator(corpus.wav)),
-        "... cached PCM, the same": repeated(item_and_generator(corpus.cached)),
         FLAC_BASELINES[0]: repeated(lambda: plain(corpus.flac_files, "int16"), fewer),
         FLAC_BASELINES[1]: repeated(lambda: plain(corpus.flac_files, "float32"), fewer),
         "dataset FLAC": repeated(item(corpus.flac), fewer),
+        BATCHES: Run(go=stacked),
     }
 
 
@@ -196,11 +198,13 @@ def _batches(dataset: StereoChunkDataset, num_workers: int, reads: int) -> Run:
     num_batches = max(1, reads // BATCH_SIZE)
     loader = _loader(dataset, num_workers)
 
-    def go() -> int:
-        _take(loader, num_batches)
-        return num_batches * BATCH_SIZE
+    def take(count: int) -> int:  # and let each batch go before the next, as a trainer does
+        with _quiet():
+            for _ in range(count):
+                loader.next()
+        return count * BATCH_SIZE
 
-    return Run(prepare=lambda: _take(loader, 2 * num_workers + 1), go=go, finish=loader.close)
+    return Run(prepare=lambda: take(2 * num_workers + 1), go=lambda: take(num_batches), finish=loader.close)
 
 
 def _loader(dataset: StereoChunkDataset, num_workers: int) -> Loader:
@@ -233,6 +237,8 @@ def compare(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
             "chunks_per_second": 1 / quartiles(taken)[1],
             "ratio": quartiles([one / other for one, other in zip(versus, taken, strict=True)]),
         }
+        if name.startswith("loader"):
+            figures[name]["ratio_to_stacked"] = quartiles([b / t for b, t in zip(seconds[BATCHES], taken, strict=True)])
     ratios = [one / other for one, other in zip(flac, seconds["dataset FLAC"], strict=True)]
     figures["dataset FLAC"]["ratio_to_faster_soundfile_flac"] = quartiles(ratios)
     return figures
@@ -370,6 +376,10 @@ def report(result: dict[str, Any]) -> None:
     for name, figures in result["speed"].items():
         low, middle, high = figures["ratio"]
         print(f"{name:<32} {figures['chunks_per_second']:>9.0f} {middle:>9.2f}  {low:.2f} .. {high:.2f}")
+    for name, figures in result["speed"].items():
+        if "ratio_to_stacked" in figures:
+            low, middle, high = figures["ratio_to_stacked"]
+            print(f"{name}, against {BATCHES}: {middle:.2f}, quartiles {low:.2f} .. {high:.2f}")
     low, middle, high = result["speed"]["dataset FLAC"]["ratio_to_faster_soundfile_flac"]
     print(f"dataset FLAC against the faster of soundfile's: {middle:.3f}, quartiles {low:.3f} .. {high:.3f}")
     print("bytes read / bytes of the chunks, files cold:")

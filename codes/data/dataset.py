@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from codes.data.batch_rows import BatchRows
 from codes.registry import Registered
 
 SKIPPED = "_skipped"  # key of an item: (file, what is wrong) of what could not be read; the loader counts it
@@ -33,6 +34,9 @@ class Dataset(Registered):
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data, as plain values; a run is continued on the same data only."""
         return {"items": len(self)}
+
+    def lend(self, rows: BatchRows | None) -> None:
+        """Told before the items of a batch are made: arrays for them may be taken from ``rows``; None: no longer."""
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index`` as a dict of arrays, tensors, numbers and strings with the keys of ``provides``.

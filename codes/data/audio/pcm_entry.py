@@ -5,7 +5,8 @@ a chunk is one straight copy a channel. An entry is written aside, synced and re
 
 Chunks are copied out of a memory map (1.4 times as fast as ``preadv``). Reading a map of a file that has become shorter
 would end the process, so the size is checked when an entry is opened and before every read. The system is told which
-bytes a chunk will need, and not to read ahead: a chunk costs its own pages of the disk and no more.
+bytes a chunk will need, and not to read ahead: a chunk costs its own pages of the disk and no more. It is not told
+twice within seconds, which would take a sixth as long as the copy.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 import struct
 import tempfile
 import threading
+import time
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ _MAGIC = b"WAVEPCM\n"
 _FIELDS = struct.Struct("<8sIIQIIQ32sIH")
 _CHECKSUM = struct.Struct("<I")
 _MOST_SOURCE_BYTES = 2048
+_TOLD_SECONDS = 10.0  # pages are held to be in memory for so long after they were asked for; where not, reading is slow
 _MOST_OPEN = 1024  # entries a process, and at most a quarter of the files that it may open
 _NARROW, _WIDE = np.dtype("<i2"), np.dtype("<i4")
 
@@ -65,8 +68,12 @@ class CachedPcm:
         """Size of the file."""
         return HEADER_BYTES + self.num_channels * self.num_frames * self.dtype.itemsize
 
-    def read(self, start_frame: int = 0, num_frames: int | None = None) -> np.ndarray:
+    def read(self, start_frame: int = 0, num_frames: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Frames from ``start_frame`` on (all that follow where ``num_frames`` is None), a copy of their own.
+
+        Args:
+            start_frame, num_frames: which.
+            out: where to; None: new memory.
 
         Returns:
             (channels, frames), int16 up to 16 bits and int32 above, in -2^(bits-1) .. 2^(bits-1) - 1.
@@ -85,7 +92,7 @@ class CachedPcm:
         if num_frames == 0:
             return np.empty((self.num_channels, 0), self.dtype)
         try:
-            return _open_entries().get(self).read(start_frame, num_frames)
+            return _open_entries().get(self).read(start_frame, num_frames, out)
         except PcmEntryError:
             _open_entries().drop(self)  # so that the entry that a build puts in its place is read
             raise
@@ -252,6 +259,7 @@ class _OpenEntry:
             raise PcmEntryError(f"{path}: damaged: has {len(self._map)} bytes, should have {pcm.num_bytes}")
         samples = np.frombuffer(self._map, pcm.dtype, offset=HEADER_BYTES)
         self.samples = samples.reshape(pcm.num_channels, pcm.num_frames)
+        self._forget_pages()
 
     def holds(self, pcm: CachedPcm) -> bool:
         """Whether it is the PCM that is expected; quick for the object that was last asked about."""
@@ -261,14 +269,17 @@ class _OpenEntry:
             self._expected = pcm
         return True
 
-    def read(self, start_frame: int, num_frames: int) -> np.ndarray:
-        """(C, num_frames), a copy."""
+    def read(self, start_frame: int, num_frames: int, out: np.ndarray | None) -> np.ndarray:
+        """(C, num_frames), a copy: in ``out``, or in new memory."""
         if self._map.size() != len(self._map):  # of the file as it is now, and as it was when it was mapped
             raise PcmEntryError(f"{self.header.pcm.path}: has changed its size since it was opened")
         chunk = self.samples[:, start_frame : start_frame + num_frames]
         if hasattr(mmap, "MADV_WILLNEED"):
             self._announce(start_frame, num_frames)
-        return chunk.copy()
+        if out is None:
+            return chunk.copy()
+        out[...] = chunk
+        return out
 
     def read_ahead(self) -> None:
         """Be read from its beginning to its end from now on."""
@@ -276,11 +287,20 @@ class _OpenEntry:
             self._map.madvise(mmap.MADV_SEQUENTIAL)
 
     def _announce(self, start_frame: int, num_frames: int) -> None:
-        sample_bytes, length = self.samples.itemsize, self.samples.shape[1]
+        if time.monotonic() > self._told_until:
+            self._forget_pages()
+        sample_bytes, length, told = self.samples.itemsize, self.samples.shape[1], self._told
         for channel in range(len(self.samples)):
             first = HEADER_BYTES + (channel * length + start_frame) * sample_bytes
-            aligned = first - first % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, aligned, first + num_frames * sample_bytes - aligned)
+            last = first + num_frames * sample_bytes
+            page, end = first // mmap.PAGESIZE, (last - 1) // mmap.PAGESIZE + 1
+            if told.find(0, page, end) >= 0:
+                self._map.madvise(mmap.MADV_WILLNEED, page * mmap.PAGESIZE, last - page * mmap.PAGESIZE)
+                told[page:end] = b"\1" * (end - page)
+
+    def _forget_pages(self) -> None:
+        self._told = bytearray(len(self._map) // mmap.PAGESIZE + 1)  # 1: the system was told that the page is needed
+        self._told_until = time.monotonic() + _TOLD_SECONDS
 
 
 def _map(path: Path) -> mmap.mmap:

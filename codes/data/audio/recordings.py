@@ -20,6 +20,7 @@ from codes.data.audio.listing.folder import FoundFile
 from codes.data.audio.pcm_cache import CachedPcm
 from codes.data.audio.pcm_entry import files_allowed
 from codes.data.audio.reader import AudioFile, AudioReadError
+from codes.data.batch_rows import BatchRows
 
 _MOST_OPEN = 64  # recordings a process, each of which takes up to three descriptors
 
@@ -32,17 +33,17 @@ class Recording:
     cached: CachedPcm | None = None
     float_bits: int | None = None
 
-    @property
+    @functools.cached_property
     def num_frames(self) -> int:
         """Frames at the dataset's rate."""
         return self.cached.num_frames if self.cached else self.file.info.num_frames
 
-    @property
+    @functools.cached_property
     def sample_rate_hz(self) -> int:
         """The dataset's rate."""
         return self.cached.sample_rate_hz if self.cached else self.file.info.sample_rate_hz
 
-    @property
+    @functools.cached_property
     def bits(self) -> int:
         """Depth of the integers that are read."""
         return self.file.info.bits
@@ -88,6 +89,7 @@ class _Opened:
 class RecordingReader:
     """Reads recordings and keeps the files it read last open; nothing open crosses into another process."""
 
+    rows: BatchRows | None = None  # where to take memory from
     _open: "collections.OrderedDict[tuple[Path, int], _Opened]" = field(default_factory=collections.OrderedDict)
     _process: int = -1
     _scratch: np.ndarray = field(default_factory=new_scratch)
@@ -103,21 +105,28 @@ class RecordingReader:
         self.__init__()
 
     def read(self, recording: Recording, start_frame: int, num_frames: int) -> np.ndarray:
-        """(C, num_frames) integers of ``recording.bits`` bits, an array of the caller's own.
+        """(C, num_frames) integers of ``recording.bits`` bits, an array of the caller's own or one of ``rows``.
 
         Raises:
             AudioReadError: the file cannot be read, or is not what it was when it was scanned.
         """
         if recording.cached is not None:
-            return recording.cached.read(start_frame, num_frames)
+            return recording.cached.read(start_frame, num_frames, self._memory(recording, num_frames))
         try:
             found = self._opened(recording)
             if found.plain is None or start_frame < 0 or start_frame + num_frames > recording.num_frames:
                 return found.audio.read(start_frame, num_frames)
-            return found.plain.read(start_frame, num_frames, self._scratch)
+            return found.plain.read(start_frame, num_frames, self._scratch, self._memory(recording, num_frames))
         except AudioReadError:
             self._close(recording)
             raise
+
+    def _memory(self, recording: Recording, num_frames: int) -> np.ndarray | None:
+        """What the batch has for so many frames; None: new memory, which the caller makes."""
+        if self.rows is None or not 0 < num_frames <= recording.num_frames:
+            return None
+        dtype = np.dtype(np.int16 if recording.bits <= 16 else np.int32)
+        return self.rows.take((recording.file.info.num_channels, num_frames), dtype)
 
     def _opened(self, recording: Recording) -> _Opened:
         if self._process != os.getpid():  # a forked worker must not move the file positions of its parent

@@ -261,6 +261,34 @@ def test_entry_that_is_gone_or_shrinks_while_it_is_open(tmp_path: Path, cache: P
         fresh.read(0, 1)
 
 
+def test_the_system_is_told_once_of_pages_that_are_needed(entry: CachedPcm, monkeypatch: pytest.MonkeyPatch):
+    """Twice within seconds would take longer than it saves; afterwards they may have been forgotten."""
+
+    class Spy:
+        def __init__(self, real: Any) -> None:
+            self.real, self.told = real, []
+
+        def __len__(self) -> int:
+            return len(self.real)
+
+        def size(self) -> int:
+            return self.real.size()
+
+        def madvise(self, advice: int, start: int, length: int) -> None:
+            self.told.append((start, start + length))
+
+    opened = pcm_entry._OpenEntry(entry.path)
+    spy = opened._map = Spy(opened._map)
+    opened.read(10, 100, None)
+    starts = [4096 + 2 * (channel * NUM_FRAMES + 10) for channel in range(2)]
+    assert spy.told == [(start - start % mmap.PAGESIZE, start + 200) for start in starts]
+    opened.read(12, 50, None)
+    assert len(spy.told) == 2
+    monkeypatch.setattr(pcm_entry.time, "monotonic", lambda: opened._told_until + 1.0)
+    opened.read(12, 50, None)
+    assert len(spy.told) == 4
+
+
 def test_entry_of_another_shape_than_was_promised(entry: CachedPcm):
     with pytest.raises(PcmEntryError, match=r"holds CachedPcm\(.*bits=16.*expected was .*bits=24.*; build it again"):
         CachedPcm(**{**vars(entry), "bits": 24}).read(0, 1)

@@ -32,17 +32,18 @@ class PlainWav:
         """Close the file."""
         self._file.close()
 
-    def read(self, start_frame: int, num_frames: int, scratch: np.ndarray) -> np.ndarray:
+    def read(self, start_frame: int, num_frames: int, scratch: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(num_channels, num_frames) int16; the range must be within the file.
 
         Args:
             scratch: `new_scratch`'s memory, written over; one serves all files of a thread.
+            out: where the samples go; None: new memory.
 
         Raises:
             AudioReadError: the file cannot be read there, or ends before.
         """
         channels = self._num_channels
-        pcm = np.empty((channels, num_frames), np.int16)
+        pcm = np.empty((channels, num_frames), np.int16) if out is None else out
         most = len(scratch) // channels
         for first in range(0, num_frames, most):
             part = pcm[:, first : first + most]
