@@ -17,7 +17,9 @@ from compress_models import model_codec, run_model, shipped_models
 
 from codes.compression import reference_codecs
 from codes.compression.codec import BlockCodec
-from codes.compression.container_writer import PcmForm, block_frames_for, write_coded_file
+from codes.compression.container import CodecEntry, Header
+from codes.compression.container_packet import HEAD_BYTES
+from codes.compression.container_writer import PcmForm, block_frames_for, entry_of, write_coded_file
 from codes.compression.reference_codecs import CodedSize, NotCodedError, container_bits
 from codes.compression.token_codec import TokenCodec
 from codes.data.audio.listing.folder import FoundFile
@@ -64,6 +66,12 @@ def reference_coders(names: list[str] | None) -> list[Coder]:
     return [Coder(name, lambda e, f=function: f(e.pcm, e.bits, e.sample_rate_hz)) for name, function in found]
 
 
+def _form(excerpt: Excerpt) -> PcmForm:
+    return PcmForm(
+        sample_rate_hz=excerpt.sample_rate_hz, num_channels=excerpt.pcm.shape[0], bits=excerpt.bits, layout="usual"
+    )
+
+
 class WslCoder(Coder):
     """Our file format with one codec, besides linear prediction and raw samples, which it always has.
 
@@ -77,9 +85,7 @@ class WslCoder(Coder):
         self.codecs, self.block_seconds, self.verify = codecs, block_seconds, verify
 
     def _code(self, excerpt: Excerpt) -> CodedSize:
-        form = PcmForm(
-            sample_rate_hz=excerpt.sample_rate_hz, num_channels=excerpt.pcm.shape[0], bits=excerpt.bits, layout="usual"
-        )
+        form = _form(excerpt)
         block_frames = block_frames_for(self.block_seconds, form)
         blocks = (
             excerpt.pcm[:, first : first + block_frames] for first in range(0, excerpt.pcm.shape[1], block_frames)
@@ -103,11 +109,19 @@ class TokenCoder(Coder):
         self.codec, self.block_seconds, self.verify = codec, block_seconds, verify
 
     def _code(self, excerpt: Excerpt, stream: bytes | None = None) -> CodedSize:
-        """The size of a file of that stream, or of the one that the codec makes."""
+        """The size of a file of blocks that the codec makes; of the one block that a stream is, where it is given."""
         self._require_depth(excerpt)
-        alone = _Alone(self.codec, stream)
-        size = WslCoder(self.name, [alone], self.block_seconds, verify=self.verify and stream is None).code(excerpt)
-        return CodedSize(size.total_bytes + sum(map(len, alone.streams)), size.header_bytes)
+        header = _header(excerpt, self.block_seconds, (entry_of(self.codec),))
+        around = len(header.pack()) + 4 * header.num_packets + 4  # the seek table and its CRC
+        streams = [stream] if stream is not None else [self._stream(part, excerpt) for part in _parts(excerpt, header)]
+        return CodedSize(around + sum(HEAD_BYTES + len(coded) for coded in streams), around)
+
+    def _stream(self, pcm: np.ndarray, excerpt: Excerpt) -> bytes:
+        form = (excerpt.bits, excerpt.sample_rate_hz)
+        stream = self.codec.encode(pcm, *form)
+        if self.verify and not np.array_equal(self.codec.decode(stream, *pcm.shape, *form), pcm):
+            raise ValueError(f"{excerpt.name}: {self.name} does not give back the samples that it coded")
+        return stream
 
     def _require_depth(self, excerpt: Excerpt) -> None:
         if excerpt.bits != self.codec.layout.bits:
@@ -131,33 +145,21 @@ class TokenCoder(Coder):
         return (sizes[number] for number in range(len(excerpts)))
 
 
-class _Alone:
-    """A codec that a file always takes, because its blocks are empty there; the real ones are kept in ``streams``.
+def _header(excerpt: Excerpt, block_seconds: float, codecs: tuple[CodecEntry, ...]) -> Header:
+    """The header of a file of an excerpt; its MD5 is left out."""
+    form = _form(excerpt)
+    return Header(
+        sample_rate_hz=form.sample_rate_hz, num_channels=form.num_channels, bits=form.bits, layout=form.layout,
+        num_frames=excerpt.pcm.shape[1], block_frames=block_frames_for(block_seconds, form), md5=bytes(16),
+        codecs=codecs,
+    )  # fmt: skip
 
-    Args:
-        codec: makes them.
-        stream: the only one, where it is known already.
-    """
 
-    def __init__(self, codec: TokenCodec, stream: bytes | None) -> None:
-        self.name, self.profile = codec.name, codec.profile
-        self.model_hash, self.fingerprint = codec.model_hash, codec.fingerprint
-        self.streams: list[bytes] = []
-        self._codec, self._known = codec, stream
-
-    def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
-        """Make the stream of a block; low bits that the file format has taken away, all zero, come back."""
-        depth = self._codec.layout.bits
-        known = self._known
-        stream = self._codec.encode(pcm << (depth - bits), depth, sample_rate_hz) if known is None else known
-        self.streams.append(stream)
-        return b""
-
-    def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:
-        """Decode the last stream."""
-        depth = self._codec.layout.bits
-        back = self._codec.decode(self.streams[-1], num_channels, num_frames, depth, sample_rate_hz)
-        return back >> (depth - bits)
+def _parts(excerpt: Excerpt, header: Header) -> Iterator[np.ndarray]:
+    """The samples of each packet, in the order of the file."""
+    for first in range(0, header.num_frames, header.block_frames):
+        for group in header.groups:
+            yield excerpt.pcm[group.start : group.stop, first : first + header.block_frames]
 
 
 class MuLawCoder(Coder):

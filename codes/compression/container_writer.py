@@ -225,12 +225,11 @@ class _Chooser:
     def _candidates(self, pcm: np.ndarray, bits: int) -> list[tuple[int, bytes, np.ndarray]]:
         """Codec, its bytes and its bits by channel, the smallest first; all smaller than the raw samples.
 
-        A codec with a model must save what it takes in the header, or a short file would grow by it; not where it
-        writes nothing, which nothing is smaller than.
+        A codec with a model must save what it takes in the header, or a short file would grow by it.
         """
 
         def cost(made: tuple[int, bytes, np.ndarray]) -> int:
-            return len(made[1]) + (ENTRY_BYTES if made[0] >= FIRST_MODEL and made[1] else 0)
+            return len(made[1]) + (ENTRY_BYTES if made[0] >= FIRST_MODEL else 0)
 
         found = []
         for number, shared in list(enumerate(self._codecs))[LINEAR:]:
