@@ -10,6 +10,7 @@ from torch import Tensor
 
 from codes.models.mel_encoders import MelFrames
 from codes.models.unified_voice import LossSum, UnifiedVoice2, arrange, cross_entropy
+from tests.known_weights import drawn, seeded
 
 SMALL: dict[str, Any] = {
     "layers": 2, "model_dim": 64, "heads": 4, "max_text_tokens": 20, "max_mel_tokens": 30,
@@ -35,6 +36,24 @@ LOGITS = [
      [1.0667104, 0.2360702, 0.8016500, 0.4525259]],
 ]  # fmt: skip
 
+# The same of two clips that are averaged.
+LATENTS = [
+    [[2.2566171, 1.0026029, -0.9135423, -0.3152615], [2.3639164, 0.7909951, 0.6218786, -1.4243284],
+     [1.5203452, 0.9569831, 0.2880194, -0.3726134]],
+    [[2.2296052, 0.8184140, -1.0806248, -0.5120848], [2.2346749, 0.6286438, 0.3893586, -1.2309276],
+     [1.3500637, 0.6802278, -0.0930285, -0.0601380]],
+]  # fmt: skip
+CODES_FIRST = [
+    [[0.8410645, 0.2179808, 0.2533031, -0.2825292], [-0.5058366, 0.0343474, 0.3960701, -0.0145329],
+     [-0.3773583, 0.1111829, 0.5322498, 0.8781474]],
+    [[-0.1655186, 0.1809560, 0.2572222, -0.2316412], [0.2966309, -0.0504460, 0.5210454, 0.1053392],
+     [1.0290294, 0.0268696, 0.4732604, 0.8179634]],
+]  # fmt: skip
+LOSSES = 6.0459957, 4.2605515
+FRAMES = [
+    [0.0855511, 0.1111840, 0.0153653, 0.0000000, 0.1912081], [0.0322548, 0.1092125, 0.0110183, 0.0202442, 0.2242883]
+]  # fmt: skip
+
 
 def known(**options: Any) -> UnifiedVoice2:
     """A network whose weights follow from their names."""
@@ -44,10 +63,6 @@ def known(**options: Any) -> UnifiedVoice2:
         is_norm = ("norm" in name.lower() or ".ln_" in name) and name.endswith("weight")
         value.copy_(torch.randn(value.shape, generator=generator) * 0.1 + float(is_norm))
     return network
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
 
 
 def mean(loss: LossSum) -> float:
@@ -61,6 +76,20 @@ def test_figures_of_the_public_implementation() -> None:
     torch.testing.assert_close(network.gpt(drawn(1, 9, 64))[0, ::4, ::17], torch.tensor(TRUNK), rtol=0, atol=1e-5)
     _, _, logits = network(mel, TEXT, LENGTHS[0], CODES, LENGTHS[1])
     torch.testing.assert_close(logits[:, ::17, ::7], torch.tensor(LOGITS), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_figures_of_two_clips_latents_losses_and_frames() -> None:
+    network, inputs = known(average_conditioning_embeddings=True), (drawn(2, 2, 80, 37), TEXT, LENGTHS[0], CODES)
+    text, sound, _ = network(*inputs, LENGTHS[1])
+    assert (mean(text), mean(sound)) == pytest.approx(LOSSES, abs=1e-5)
+    latents = network.latents(*inputs, LENGTHS[1])
+    torch.testing.assert_close(latents[:, ::9, ::21], torch.tensor(LATENTS), rtol=0, atol=1e-5)
+    _, _, logits = network(*inputs, LENGTHS[1], text_first=False)
+    torch.testing.assert_close(logits[:, ::17, ::7], torch.tensor(CODES_FIRST), rtol=0, atol=1e-5)
+    frames = MelFrames(64)
+    frames.load_state_dict(seeded({name: tuple(value.shape) for name, value in frames.state_dict().items()}))
+    torch.testing.assert_close(frames(drawn(2, 80, 16))[:, 3, ::13], torch.tensor(FRAMES), rtol=0, atol=1e-5)
 
 
 def test_names_and_shapes_of_released_weights() -> None:
