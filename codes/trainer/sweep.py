@@ -22,10 +22,12 @@ from codes.experiment import load_experiment
 from codes.trainer.metrics import read_metrics
 from codes.trainer.signals import StopRequest
 from codes.trainer.sweep_space import Dimension, grid
+from codes.yaml_source import OptionError
 
 Sampler = Literal["grid", "random", "halving"]
 REDUCTION = 3  # successive halving: the best third goes on at each rung
 RUNGS = 2
+RUNG_KEYS = ("train", "train.niter", "train.val_freq")  # what decides where the rungs are
 POLL_SECONDS = 0.2
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -76,7 +78,7 @@ class Sweep:
 
     Raises:
         ValueError: the folder holds another search.
-        OptionError: a range cannot be a grid.
+        OptionError: a range cannot be a grid, or halving could not compare the runs.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.experiment, self.space, self.folder, self.say, self.start = experiment, space, folder, say, start
         self.sampler, self.jobs, self.seed, self.overrides = sampler, jobs, seed, overrides
+        _check_comparable(space, sampler)
         options = load_experiment(experiment, overrides).options
         self.rung = max(1, options.train.niter // REDUCTION**RUNGS)
         if sampler == "halving" and (options.train.val_freq is None or self.rung % options.train.val_freq):
@@ -250,6 +253,14 @@ class Sweep:
     def _wait(self, left: Running) -> None:
         while left.process.poll() is None if left.process else _is_run(left.pid, self.name(left.trial)):
             time.sleep(POLL_SECONDS)
+
+
+def _check_comparable(space: list[Dimension], sampler: Sampler) -> None:
+    """Halving stops runs by their figures at the same steps."""
+    rule = "--sampler halving compares runs at the same steps, so that it cannot vary here: use random or grid"
+    problems = [(found.mark, f"{found.key}: {rule}") for found in space if found.key in RUNG_KEYS]
+    if sampler == "halving" and problems:
+        raise OptionError(problems)
 
 
 def figure(line: dict[str, Any]) -> Any:

@@ -257,6 +257,17 @@ def test_the_number_of_steps_may_be_searched_over(search: Callable[..., Sweep]) 
     assert [max(trial.intermediate_values) for trial in sweep.study.get_trials()] == [3, 12]
 
 
+def test_halving_is_not_of_runs_that_have_different_rungs(search: Callable[..., Sweep], tmp_path: Path) -> None:
+    space = f"{LR}: [0.1, 0.01]\ntrain.niter: [9, 18]\ntrain.val_freq: [1, 3]\n"
+    with pytest.raises(OptionError) as raised:
+        search(space, sampler="halving")
+    rule = "--sampler halving compares runs at the same steps, so that it cannot vary here: use random or grid"
+    assert str(raised.value).splitlines() == [
+        f"{tmp_path / 'space.yml'}:{line}:1: {key}: {rule}" for line, key in ((2, "train.niter"), (3, "train.val_freq"))
+    ]
+    assert not (tmp_path / "out").exists()
+
+
 def test_halving_stops_the_worse_ones_early(search: Callable[..., Sweep]) -> None:
     overrides = ["train.niter=450", "train.val_freq=null"]
     sweep = search(f"{LR}: [0.05, 1e-7]\n", sampler="halving", overrides=overrides)
