@@ -2,9 +2,10 @@
 
 import math
 
+import torch
 from torch import Tensor
 
-from codes.trainer.losses import Loss, LossValue, masked_sum
+from codes.trainer.losses import Loss, LossValue
 
 
 class KlLoss(Loss):
@@ -45,11 +46,22 @@ class NoiseDistanceLoss(Loss):
     """How far apart a generator's outputs for two noises are, relative to their size: 0 where its modes collapsed.
 
     first, second: (B, ...). A figure where its weight is 0; with a negative one it keeps them apart (Mao et al., 2019).
+
+    Args:
+        enough: items that are so far apart are pushed no further; null: without end.
     """
+
+    def __init__(self, *, enough: float | None = None) -> None:
+        if enough is not None and enough <= 0:
+            raise ValueError(f"enough must be above 0, got {enough}")
+        self.enough = enough
 
     def forward(self, first: Tensor, second: Tensor) -> LossValue:
         """The sum of absolute differences, and half the sum of absolute values."""
         if first.shape != second.shape:
             raise ValueError(f"noise_distance: {tuple(first.shape)} and {tuple(second.shape)} differ in shape")
-        distance, _ = masked_sum((first - second).abs(), None)
-        return distance, (first.abs() + second.abs()).float().sum().detach() / 2
+        distance = (first - second).float().abs().flatten(1).sum(1)
+        size = (first.abs() + second.abs()).float().detach().flatten(1).sum(1) / 2
+        if self.enough is not None:
+            distance = torch.where(distance < self.enough * size, distance, distance.detach())
+        return distance.sum(), size.sum()

@@ -45,6 +45,18 @@ def test_noise_distance_is_relative() -> None:
         NoiseDistanceLoss()(first, first[:, 1:])
 
 
+def test_what_is_far_enough_apart_is_pushed_no_further() -> None:
+    first = torch.tensor([[1.0, 1.0], [1.0, 1.0]], requires_grad=True)
+    second = torch.tensor([[0.9, 0.9], [0.0, 0.0]])
+    total, count = NoiseDistanceLoss(enough=0.5)(first, second)  # type: ignore[misc]
+    assert math.isclose(float(total.detach()) / float(count), 2.2 / 2.9, rel_tol=1e-5)  # the true distance
+    total.backward()
+    assert first.grad is not None
+    assert first.grad.tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="enough must be above 0, got 0"):
+        NoiseDistanceLoss(enough=0)
+
+
 def bound(name: str, loss: Any, weight: float) -> BoundLoss:
     flags = LossFlags(type=name, weight=weight)
     return BoundLoss(LossEntry(name=name, mark=Mark("x", 1, 1), flags=flags, component=None, reads={}), loss, "s")
