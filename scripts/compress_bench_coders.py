@@ -117,9 +117,9 @@ class TokenCoder(Coder):
         return CodedSize(around + sum(HEAD_BYTES + len(coded) for coded in streams), around)
 
     def _stream(self, pcm: np.ndarray, excerpt: Excerpt) -> bytes:
-        form = (excerpt.bits, excerpt.sample_rate_hz)
-        stream = self.codec.encode(pcm, *form)
-        if self.verify and not np.array_equal(self.codec.decode(stream, *pcm.shape, *form), pcm):
+        bits, rate = excerpt.bits, excerpt.sample_rate_hz
+        stream = self.codec.encode(pcm, bits, rate)
+        if self.verify and not np.array_equal(self.codec.decode(stream, len(pcm), pcm.shape[1], bits, rate), pcm):
             raise ValueError(f"{excerpt.name}: {self.name} does not give back the samples that it coded")
         return stream
 
