@@ -10,9 +10,13 @@ so the gradients are made in the forward pass as well, while the block is at han
 the gradient of each token's code length, is known only later: it is one number for all tokens where the loss is their
 plain sum or mean, and d W is then simply scaled. Else (a mask, a weight for each token) the blocks are made a second
 time for d W.
+
+On a GPU each block takes one kernel of Liger (Hsu et al. 2024) where liger-kernel is installed and the network is not
+compiled. Liger's own loss of hidden vectors is not used: it reads numbers back from the device in every step.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -88,16 +92,10 @@ class _LeanNats(torch.autograd.Function):
         made = [_zeros(tensor, need) for tensor, need in zip(flat, needed, strict=True)]
         nats, logs = flat[0].new_empty(len(codes)), flat[0].new_empty(len(codes))
         blocks = _Blocks(flat, num_codes, rows)
+        of_block = _of_block(codes.is_cuda)
         for part, logits in blocks:
-            chosen = codes[part, None]
-            largest = logits.amax(-1, keepdim=True)
-            logits.sub_(largest)
-            picked = logits.gather(-1, chosen)
-            total = logits.exp_().sum(-1, keepdim=True)
-            nats[part] = (total.log() - picked)[:, 0]
-            logs[part] = (total.log() + largest)[:, 0]
+            of_block(logits, codes[part], nats[part], logs[part], any(needed))
             if any(needed):
-                logits.div_(total).scatter_add_(-1, chosen, logits.new_full(chosen.shape, -1.0))
                 _add_gradients(made, blocks, part, logits)
         ctx.num_codes, ctx.rows, ctx.num_terms = num_codes, rows, len(flat)
         ctx.save_for_backward(codes, logs, *flat, *made)
@@ -120,6 +118,68 @@ class _LeanNats(torch.autograd.Function):
             weights = _weight_gradients(flat, codes, logs, grad, needed, ctx)
         pairs = [value for pair in zip(results, weights, strict=True) for value in pair]
         return (None, None, None, None, *pairs)
+
+
+OfBlock = Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
+
+
+def _of_block(on_gpu: bool) -> OfBlock:
+    """What makes code lengths of a block of logits (R, V), which are overwritten: with d nats / d logits where asked.
+
+    It is called with logits, codes (R,), nats (R,) and logs (R,) to be filled, and whether gradients are wanted.
+    """
+    kernel = liger_kernel() if on_gpu and not torch.compiler.is_compiling() else None
+    return block_by_torch if kernel is None else functools.partial(block_by_liger, kernel)
+
+
+def block_by_torch(logits: Tensor, codes: Tensor, nats: Tensor, logs: Tensor, grads: bool) -> None:
+    """See `_of_block`."""
+    chosen = codes[:, None]
+    largest = logits.amax(-1, keepdim=True)
+    logits.sub_(largest)
+    picked = logits.gather(-1, chosen)
+    total = logits.exp_().sum(-1, keepdim=True)
+    nats.copy_((total.log() - picked)[:, 0])
+    logs.copy_((total.log() + largest)[:, 0])
+    if grads:
+        logits.div_(total).scatter_add_(-1, chosen, logits.new_full(chosen.shape, -1.0))
+
+
+def block_by_liger(kernel: Any, logits: Tensor, codes: Tensor, nats: Tensor, logs: Tensor, grads: bool) -> None:
+    """See `_of_block`; the arguments that are 0 or None belong to losses that are not ours."""
+    rows, num_codes = logits.shape
+    picked = logits.gather(-1, codes[:, None])[:, 0]
+    with torch.cuda.device_of(logits):
+        kernel[(rows,)](
+            X_ptr=logits, X_stride=logits.stride(0), Y_ptr=codes, Y_stride=codes.stride(0), weight_ptr=None,
+            loss_ptr=nats, z_loss_ptr=None, loss_stride=nats.stride(0), token_accuracy_ptr=None, token_accuracy_stride=0,
+            predicted_tokens_ptr=None, predicted_tokens_stride=0, n_cols=num_codes, n_non_ignore=rows,
+            sum_non_ignore_weight=rows, weight_sum=0.0, ignore_index=-1, lse_square_scale=0.0, label_smoothing=0.0,
+            reduction="none", softcap=None, RETURN_Z_LOSS=False, RETURN_TOKEN_ACCURACY=False,
+            RETURN_PREDICTED_TOKENS=False, BLOCK_SIZE=min(2**15, 2 ** (num_codes - 1).bit_length()), HAS_WEIGHT=False,
+            HAS_SOFTCAPPING=False, HAS_GRADIENTS=grads, num_warps=32,
+        )  # fmt: skip
+    torch.add(nats, picked, out=logs)
+
+
+@functools.cache
+def liger_kernel() -> Any:
+    """Liger's cross-entropy of a block of logits, with gradients in their place; None where it is not installed, or of
+    a version that asks for other arguments."""
+    try:
+        from liger_kernel.ops.cross_entropy import liger_cross_entropy_kernel  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return liger_cross_entropy_kernel if set(liger_cross_entropy_kernel.arg_names) == LIGER_ARGUMENTS else None
+
+
+LIGER_ARGUMENTS = {
+    "X_ptr", "X_stride", "Y_ptr", "Y_stride", "weight_ptr", "loss_ptr", "z_loss_ptr", "loss_stride",
+    "token_accuracy_ptr", "token_accuracy_stride", "predicted_tokens_ptr", "predicted_tokens_stride", "n_cols",
+    "n_non_ignore", "sum_non_ignore_weight", "weight_sum", "ignore_index", "lse_square_scale", "label_smoothing",
+    "reduction", "softcap", "RETURN_Z_LOSS", "RETURN_TOKEN_ACCURACY", "RETURN_PREDICTED_TOKENS", "BLOCK_SIZE",
+    "HAS_WEIGHT", "HAS_SOFTCAPPING", "HAS_GRADIENTS",
+}  # fmt: skip
 
 
 def _zeros(tensor: Tensor, needed: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codes.models.heads import Choice, SoftmaxHead
-from codes.models.lean_softmax import lean_nats, linear_terms
+from codes.models.lean_softmax import block_by_liger, block_by_torch, lean_nats, liger_kernel, linear_terms
 
 
 def problem(tokens: int = 100, num_codes: int = 5000, dim: int = 24) -> tuple[list[Tensor], Tensor]:
@@ -114,3 +114,19 @@ def test_terms_of_an_adapted_layer_are_its_output() -> None:
     terms = linear_terms(layer, hidden)
     assert [tuple(part.shape) for pair in terms for part in pair] == [(6, 8), (50, 8), (6, 3), (50, 3)]
     torch.testing.assert_close(sum(part @ weight.t() for part, weight in terms), body(hidden))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="Liger's kernels need a GPU")
+@pytest.mark.parametrize("num_codes", [4096, 5000, 65_536])
+def test_ligers_kernel_gives_the_same(num_codes: int) -> None:
+    pytest.importorskip("liger_kernel")
+    kernel = liger_kernel()
+    assert kernel is not None, "this version of liger-kernel is not made use of: see LIGER_ARGUMENTS"
+    torch.manual_seed(0)
+    logits, codes = 3 * torch.randn(64, num_codes).cuda(), torch.randint(0, num_codes, (64,)).cuda()
+    for grads in (True, False):
+        found = [(logits.clone(), *torch.empty(2, 64).cuda()) for _ in range(2)]
+        block_by_torch(found[0][0], codes, found[0][1], found[0][2], grads)
+        block_by_liger(kernel, found[1][0], codes, found[1][1], found[1][2], grads)
+        for one, other in zip(*(values if grads else values[1:] for values in found), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
