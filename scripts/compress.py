@@ -8,14 +8,15 @@
 
 What is coded is decoded and compared before the coded file is put in its place. A WAV comes back byte for byte, with
 its header and tags; other formats come back as a WAV of the same samples. docs/wsl-format.md describes the file.
-Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use; 130
-for Ctrl-C, which leaves no file behind.
+Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use; 128
+and the signal's number (130 for Ctrl-C) where it was stopped, which leaves no file behind.
 """
 
 import argparse
 import contextlib
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,13 +40,30 @@ _MOST_SECONDS = 1e9  # of an option: more than any file has
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with _stopped_by_signals():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError, ImportError) as error:
         _say(f"compress.py: error: {error}", sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _say("compress.py: stopped", sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a terminal that is closed stop the program as Ctrl-C does, so that nothing half written stays."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # the latter not on every system
+    former = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: list[str]) -> int:

@@ -136,16 +136,21 @@ def test_targets_are_not_written_over(compress: ModuleType, song: Path, capsys: 
     assert link.is_symlink()
 
 
-def test_ctrl_c_leaves_nothing(
-    compress: ModuleType, song: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(
+    compress: ModuleType,
+    song: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     @contextlib.contextmanager
     def interrupted(_: str) -> Iterator[tuple[object, object]]:
-        yield lambda form, num_frames: None, lambda num_frames: signal.raise_signal(signal.SIGINT)
+        yield lambda form, num_frames: None, lambda num_frames: signal.raise_signal(number)
 
     monkeypatch.setattr(compress, "_progress", interrupted)
     with signal_handler(signal.default_int_handler):
-        assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 130
+        assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 128 + number
     assert capsys.readouterr().err == "compress.py: stopped\n"
     assert list(song.parent.iterdir()) == [song]
 
