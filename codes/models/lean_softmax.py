@@ -152,10 +152,10 @@ def block_by_liger(kernel: Any, logits: Tensor, codes: Tensor, nats: Tensor, log
     with torch.cuda.device_of(logits):
         kernel[(rows,)](
             X_ptr=logits, X_stride=logits.stride(0), Y_ptr=codes, Y_stride=codes.stride(0), weight_ptr=None,
-            loss_ptr=nats, z_loss_ptr=None, loss_stride=nats.stride(0), token_accuracy_ptr=None, token_accuracy_stride=0,
-            predicted_tokens_ptr=None, predicted_tokens_stride=0, n_cols=num_codes, n_non_ignore=rows,
-            sum_non_ignore_weight=rows, weight_sum=0.0, ignore_index=-1, lse_square_scale=0.0, label_smoothing=0.0,
-            reduction="none", softcap=None, RETURN_Z_LOSS=False, RETURN_TOKEN_ACCURACY=False,
+            loss_ptr=nats, z_loss_ptr=None, loss_stride=nats.stride(0), token_accuracy_ptr=None,
+            token_accuracy_stride=0, predicted_tokens_ptr=None, predicted_tokens_stride=0, n_cols=num_codes,
+            n_non_ignore=rows, sum_non_ignore_weight=rows, weight_sum=0.0, ignore_index=-1, lse_square_scale=0.0,
+            label_smoothing=0.0, reduction="none", softcap=None, RETURN_Z_LOSS=False, RETURN_TOKEN_ACCURACY=False,
             RETURN_PREDICTED_TOKENS=False, BLOCK_SIZE=min(2**15, 2 ** (num_codes - 1).bit_length()), HAS_WEIGHT=False,
             HAS_SOFTCAPPING=False, HAS_GRADIENTS=grads, num_warps=32,
         )  # fmt: skip
