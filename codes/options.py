@@ -17,7 +17,7 @@ LearningRateScheme = Literal[
 
 
 # DLAS keys that are read and checked for nothing yet; a run that sets one says so in a line.
-NO_EFFECT = ("wandb", "wandb_project_name", "wandb_run_name", "keep_optimizer_states_on_cpu", "eval.pure")
+NO_EFFECT = ("keep_optimizer_states_on_cpu", "eval.pure")
 
 Count = Annotated[int, Range(least=1)]
 AtLeastZero = Annotated[int, Range(least=0)]
@@ -188,9 +188,9 @@ class ExperimentOptions:
         anomaly_detection: find the operation that made a gradient NaN (slow)
         cuda_benchmarking_enabled: let cuDNN choose its algorithms by trial
         use_tb_logger: write TensorBoard files
-        wandb: no effect yet
-        wandb_project_name: no effect yet
-        wandb_run_name: no effect yet
+        wandb: log to Weights & Biases as well; without a key in runs/NAME/wandb, which `wandb sync` sends
+        wandb_project_name: its project there (default: the experiment's name)
+        wandb_run_name: its name there (default: the experiment's name)
         keep_optimizer_states_on_cpu: no effect yet
         tf32: float32 matrix products on a GPU with 10 bits of mantissa: faster, too coarse for linear prediction
         compile: compile the networks (torch.compile): faster on a GPU after a minute; needs a C++ compiler
@@ -223,9 +223,9 @@ class ExperimentOptions:
     anomaly_detection: bool = False
     cuda_benchmarking_enabled: bool = False
     use_tb_logger: bool = True
-    wandb: Any = None
-    wandb_project_name: Any = None
-    wandb_run_name: Any = None
+    wandb: bool = False
+    wandb_project_name: str | None = None
+    wandb_run_name: str | None = None
     keep_optimizer_states_on_cpu: Any = None
     tf32: bool = False
     compile: bool = False

@@ -351,8 +351,8 @@ def test_the_command_line_says_it_and_ends_with_2(
 
 
 def test_dlas_keys_without_effect_are_named_in_one_line() -> None:
-    overrides = ["wandb=true", "eval.pure=true", "ddp_static_graph=false"]
+    overrides = ["keep_optimizer_states_on_cpu=true", "eval.pure=true", "ddp_static_graph=false"]
     (line,) = [
         w for w in load_experiment(ROOT / "experiments" / "tiny_cpu.yml", overrides).warnings if "no effect" in w
     ]
-    assert line == "no effect yet: wandb (line 1), eval.pure (line 1)"
+    assert line == "no effect yet: keep_optimizer_states_on_cpu (line 1), eval.pure (line 1)"

@@ -7,7 +7,7 @@ import torch
 from codes import registry
 from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
-from codes.trainer import cost
+from codes.trainer import cost, wandb_log
 from codes.trainer.build import Parts, build
 from codes.trainer.evaluation import dataset_lines
 from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
@@ -26,6 +26,7 @@ def check(experiment: Experiment, devices: int | None = None, gpu: str | None = 
     Raises:
         OptionError: an entry cannot be built.
     """
+    wandb_log.require_package(experiment)
     parts = build(experiment)
     options = experiment.options
     records = _trace_or_explain(experiment, parts)

@@ -115,7 +115,7 @@ class Evaluation:
         return [number * total // limit for number in range(limit)]
 
     def _show(self, found: dict[str, Any], step: int) -> None:
-        left = self.visuals.show(found, step, self.metrics.tensorboard)
+        left = self.visuals.show(found, step, self.metrics)
         if left:
             self.progress.line(f"visuals: {', '.join(left)} is neither a spectrogram nor sound (B, [C,] T)")
 
@@ -201,6 +201,8 @@ class Evaluation:
         if writer is not None:
             writer.file_writer.add_summary(_audio_summary(f"samples/{path.stem}", wav, sound.sample_rate_hz), step)
             writer.add_image(f"samples/{path.stem}", picture, step, dataformats="HWC")
+        if self.metrics.wandb is not None:
+            self.metrics.wandb.sound(f"samples/{path.stem}", path, sound.sample_rate_hz, step)
 
     def compare(self) -> baselines.Baselines | None:
         """FLAC and single-sample entropy on the validation audio at the model's bit depth; measured once for a run.

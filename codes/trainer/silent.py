@@ -13,7 +13,7 @@ class SilentMetrics(MetricsFile):
     """Takes figures and keeps none."""
 
     def __init__(self) -> None:
-        self.path = Path(os.devnull)
+        self.path, self.wandb = Path(os.devnull), None
 
     @property
     def tensorboard(self) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from codes.data.audio.picture import colours, save_png
 from codes.trainer.item_sampling import Sound
+from codes.trainer.metrics import MetricsFile
 
 MOST_ITEMS = 2
 MOST_CHANNELS = 8  # more are the bands of a spectrogram
@@ -40,7 +41,7 @@ class Visuals:
         """Whether there is something to show at this step."""
         return bool(self.keys) and (self.rate is None or step % self.rate == 0)
 
-    def show(self, state: Mapping[str, Any], step: int, writer: Any) -> list[str]:
+    def show(self, state: Mapping[str, Any], step: int, metrics: MetricsFile) -> list[str]:
         """Write what can be shown; returns the keys that hold neither pictures nor sound."""
         folder = self.folder / f"step_{step:08d}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -52,10 +53,10 @@ class Visuals:
                 left.append(key)
                 continue
             for number, item in enumerate(value[:MOST_ITEMS]):
-                self._show(folder / f"{key}_{number}", item.cpu(), step, writer)
+                self._show(folder / f"{key}_{number}", item.cpu(), step, metrics)
         return left
 
-    def _show(self, path: Path, item: Tensor, step: int, writer: Any) -> None:
+    def _show(self, path: Path, item: Tensor, step: int, metrics: MetricsFile) -> None:
         is_mel = item.dim() == 2 and item.is_floating_point() and (len(item) > MOST_CHANNELS or self.all_mels)
         if not is_mel or len(item) == 1:
             bits = 16 if item.is_floating_point() else torch.iinfo(item.dtype).bits
@@ -63,8 +64,10 @@ class Visuals:
                                                                     self.sample_rate_hz), step)  # fmt: skip
         picture = mel_image(item.float().numpy())
         save_png(path.with_suffix(".png"), picture)
-        if writer is not None:
-            writer.add_image(f"visuals/{path.stem}", picture, step, dataformats="HWC")
+        if metrics.tensorboard is not None:
+            metrics.tensorboard.add_image(f"visuals/{path.stem}", picture, step, dataformats="HWC")
+        if metrics.wandb is not None:
+            metrics.wandb.picture(f"visuals/{path.stem}", path.with_suffix(".png"), step)
         return None
 
 

@@ -18,7 +18,7 @@ from codes.trainer.evaluators import (
     num_edits,
     words,
 )
-from codes.trainer.metrics import FigureSum
+from codes.trainer.metrics import FigureSum, MetricsFile
 from codes.trainer.visuals import Visuals
 from codes.yaml_source import OptionError
 from tests.data.speech.asr_models import save_ctc
@@ -49,7 +49,7 @@ def test_what_is_neither_picture_nor_sound_is_named(tmp_path: Path) -> None:
     written: list[Any] = []
     visuals = Visuals(tmp_path, ["mask", "codes", "wav"], None, False, 8000, lambda path, *_: written.append(path.name))
     state = {"mask": torch.ones(1, 9).bool(), "codes": torch.ones(1, 9).long(), "wav": torch.ones(1, 9)}
-    assert visuals.show(state, 1, None) == ["mask", "codes"]
+    assert visuals.show(state, 1, MetricsFile(tmp_path, 0, False)) == ["mask", "codes"]
     assert written == ["wav_0.wav"]
 
 
