@@ -316,7 +316,7 @@ class ExtensibleTrainer:
         checkpoints.verify(found)
         state = checkpoints.load_state(found)
         self.folder.check_unchanged(found, state["experiment"])
-        self.folder.check_data(state["data"], self._data())
+        self.parts.notes += self.folder.check_data(state["data"], self._data(), self.parts.datasets)
         was, train = state["experiment"]["train"]["niter"], self.options.train
         if was != train.niter and train.default_lr_scheme == "CosineAnnealingLR_Restart" and not train.T_period:
             self.parts.notes.append(

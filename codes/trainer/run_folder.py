@@ -91,20 +91,32 @@ class RunFolder:
                 "or give the experiment another name; path.pretrain_model_NETWORK takes the weights along."
             )
 
-    def check_data(self, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    def check_data(self, saved: dict[str, Any], now: dict[str, Any], datasets: Mapping[str, Any]) -> list[str]:
         """Refuse to continue a run on other data: its batches and its validation would be others.
+
+        Where a dataset leaves out files that break (on_error: skip), it goes on without them; the lines say so.
 
         Raises:
             CheckpointError: says what the data was and is.
         """
-        differences = [
-            f"{key}: was {value}, is {now.get(key)}" for key, value in saved.items() if now.get(key) != value
-        ]
-        if differences:
+        changed = {key: value for key, value in saved.items() if now.get(key) != value}
+        lines = []
+        for name, dataset in datasets.items():
+            marks = {f"{name} {mark}" for mark in ("files", "frames", "digest", "content")} & changed.keys()
+            told = None
+            if marks and hasattr(dataset, "changes_since"):
+                told = dataset.changes_since(self.path / f"audio_{name}.jsonl")
+            if told:
+                changed = {key: value for key, value in changed.items() if key not in marks}
+                lines += [f"goes on without what broke in datasets.{name}: {line}" for line in told]
+        if changed:
+            differences = [f"{key}: was {value}, is {now.get(key)}" for key, value in changed.items()]
             raise CheckpointError(
                 f"the data of {self.path} has changed:\n  " + "\n  ".join(differences) + "\nPut it back to continue, "
-                "or start anew with --fresh; path.pretrain_model_NETWORK takes the weights along."
+                "or start anew with --fresh; path.pretrain_model_NETWORK takes the weights along. With on_error: skip "
+                "a run goes on without files that broke or are gone."
             )
+        return lines
 
 
 def choose_checkpoint(run: Path, wanted: Path | None = None) -> Path:

@@ -6,7 +6,7 @@ them; its constructor takes ``**audio`` and hands it on, and so has all the opti
 
 import hashlib
 import logging
-import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from codes.data.audio.channel_layout import ChannelChoice, ChannelLayout
-from codes.data.audio.demo_corpus import cache_root, demo_corpus
+from codes.data.audio.demo_corpus import demo_corpus
 from codes.data.audio.demo_surround import demo_surround
 from codes.data.audio.listing.file_progress import FileProgress
-from codes.data.audio.listing.folder import FoundFile, Scan, scan
-from codes.data.audio.listing.index import Index, remember_hashes, write_index
+from codes.data.audio.listing.folder import Scan, remembered_index, scan
+from codes.data.audio.listing.index import Index, changes_since, remember_hashes, write_index
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.pcm_cache import PcmCache, PcmRequest
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.recordings import Recording, RecordingReader, Segment
@@ -31,7 +32,6 @@ from codes.registry import Output, Range
 logger = logging.getLogger(__name__)
 
 _WORKERS = 8  # files read at a time, by threads
-INDEX_VERSION = 1  # raise it when the reader says other things of the same file
 BitDepth = Literal[8, 12, 16, 20, 24, 32]
 
 
@@ -118,10 +118,10 @@ class AudioDataset(Dataset, abstract=True):
         """The files; a dataset of a published layout overrides this."""
         roots = [_demo(str(path)) or path for path in paths]
         on_error = "collect" if self.on_error == "skip" else "fail"
-        self._known = index or _remembered(roots)
+        self._known = index or remembered_index(roots)
         return scan(roots, known=self._known, on_error=on_error, progress=True, float_bits=self.float_bits)
 
-    def sides(self, files: list[FoundFile]) -> Sides:
+    def sides(self, files: list[IndexEntry]) -> Sides:
         """Training files and validation files; a dataset with a split of its own overrides this."""
         return self._split.files(files)
 
@@ -141,14 +141,15 @@ class AudioDataset(Dataset, abstract=True):
         self._reader.rows = rows
 
     def fingerprint(self) -> dict[str, Any]:
-        """Number and length of the files, and a hash of their relative paths, lengths, rates and depths."""
+        """Number and length of the files; hashes of paths, lengths, rates and depths, and of some bytes of each."""
         files = [(recording.file, recording.file.info) for recording in self.recordings]
         listed = [
             (file.relative, file.stream, i.num_frames, i.sample_rate_hz, i.bits, i.num_channels, i.format)
             for file, i in files
         ]
         digest = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return {"files": len(self.recordings), "frames": self._num_frames(), "digest": digest}
+        content = zlib.crc32(repr([file.mark for file, _ in files]).encode())
+        return {"files": len(files), "frames": self._num_frames(), "digest": digest, "content": f"{content:08x}"}
 
     def write_index(self, path: Path) -> None:
         """Write the files that are taken as an index.
@@ -157,8 +158,22 @@ class AudioDataset(Dataset, abstract=True):
             OSError: it cannot be written.
         """
         files = {recording.file.path: recording.file for recording in self.recordings}
-        entries = [file.entry(self.float_bits) for file in files.values()]
-        write_index(path, Index(entries=entries))
+        write_index(path, Index(entries=list(files.values())))
+
+    def changes_since(self, index: Path) -> list[str] | None:
+        """With on_error: skip, what has become of the files that `write_index` noted; counted as errors.
+
+        None where that explains nothing: on_error is fail, there is no such index, or there are files that it lacks.
+
+        Raises:
+            AudioReadError: more than max_errors.
+        """
+        if self.on_error != "skip":
+            return None
+        files = [recording.file for recording in self.recordings]
+        messages = changes_since(index, files)
+        self._count_errors([m for m in messages or [] if not any(m.split(": ")[0] in note for note in self._notes)])
+        return messages
 
     def report(self) -> list[str]:
         """What was found, split, left out and taken, in lines for people."""
@@ -187,7 +202,7 @@ class AudioDataset(Dataset, abstract=True):
                 f"max_errors is {self.max_errors}, and {self.num_errors} files cannot be read; the last: {messages[-1]}"
             )
 
-    def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
+    def _one_phase(self, files: list[IndexEntry]) -> list[IndexEntry]:
         train, val = self.sides(files)
         if self._split.by == "interval":
             self._notes.append(f"split: {self._split.describe()}; this is {self.phase}")
@@ -201,14 +216,14 @@ class AudioDataset(Dataset, abstract=True):
             )
         return chosen
 
-    def _leave_out(self, files: Sequence[FoundFile | Recording | Segment], reason: str) -> None:
+    def _leave_out(self, files: Sequence[IndexEntry | Recording | Segment], reason: str) -> None:
         """Say on the log and in the report that files are not taken; never done in silence."""
         if files:
             note = f"left out: {_amount(files)} {reason} ({_some([_relative(file) for file in files])})"
             self._notes.append(note)
             logger.warning(note)
 
-    def _choose_channels(self, files: list[FoundFile], others: str) -> list[FoundFile]:
+    def _choose_channels(self, files: list[IndexEntry], others: str) -> list[IndexEntry]:
         misfits = [file for file in files if self.layout.misfit(file.info)]
         fitting = [file for file in files if not self.layout.misfit(file.info)]
         if misfits and (others == "refuse" or not fitting):
@@ -223,7 +238,7 @@ class AudioDataset(Dataset, abstract=True):
             self._notes.append(f"duplicated to all channels: {_amount(monos)} of mono")
         return fitting
 
-    def _choose_rate(self, files: list[FoundFile], sample_rate: int | None, others: str) -> list[FoundFile]:
+    def _choose_rate(self, files: list[IndexEntry], sample_rate: int | None, others: str) -> list[IndexEntry]:
         counts: dict[int, int] = {}
         for file in files:
             counts[file.info.sample_rate_hz] = counts.get(file.info.sample_rate_hz, 0) + 1
@@ -249,7 +264,7 @@ class AudioDataset(Dataset, abstract=True):
         return files
 
     def _record(
-        self, files: list[FoundFile], sample_rate: int | None, cache: str, cache_folder: Path | None
+        self, files: list[IndexEntry], sample_rate: int | None, cache: str, cache_folder: Path | None
     ) -> list[Recording]:
         """Each file as it will be read; those that need it are decoded into the cache first."""
         hashes = self._hashes([file for file in files if cache == "all" or _needs_cache(file, sample_rate)])
@@ -279,10 +294,10 @@ class AudioDataset(Dataset, abstract=True):
             raise AudioReadError(f"none of the {len(files)} files for phase {self.phase!r} can be read")
         return recordings
 
-    def _broken(self, files: list[FoundFile]) -> dict[tuple[Path, int], str]:
+    def _broken(self, files: list[IndexEntry]) -> dict[tuple[Path, int], str]:
         """Files that cannot be read to their end. Validation reads the same ones again and again: better known now."""
 
-        def decode(file: FoundFile) -> None:
+        def decode(file: IndexEntry) -> None:
             with AudioFile(file.path, stream=file.stream, float_bits=self.float_bits, known=file.info) as opened:
                 for _ in opened.blocks():
                     pass
@@ -290,9 +305,9 @@ class AudioDataset(Dataset, abstract=True):
         results = self._for_all("checking", files, decode)
         return {key: str(result) for key, result in results.items() if isinstance(result, AudioReadError)}
 
-    def _hashes(self, files: list[FoundFile]) -> dict[Path, str | AudioReadError]:
+    def _hashes(self, files: list[IndexEntry]) -> dict[Path, str | AudioReadError]:
         """The hash of each file's bytes, or why there is none; those made now are remembered with the index."""
-        made = self._for_all("hashing", [file for file in files if file.content_hash is None], FoundFile.hashed)
+        made = self._for_all("hashing", [file for file in files if file.content_hash is None], IndexEntry.hashed)
         errors = [result for result in made.values() if isinstance(result, AudioReadError)]
         if errors and self.on_error == "fail":
             raise errors[0]
@@ -302,10 +317,10 @@ class AudioDataset(Dataset, abstract=True):
         known = {file.path: file.content_hash for file in files if file.content_hash is not None}
         return {**known, **{path: result for (path, _), result in made.items()}}
 
-    def _for_all(self, verb: str, files: list[FoundFile], work: Callable[[FoundFile], Any]) -> dict[Any, Any]:
+    def _for_all(self, verb: str, files: list[IndexEntry], work: Callable[[IndexEntry], Any]) -> dict[Any, Any]:
         """What work gives for each file, by path and stream, or the error that a file met; several at a time."""
 
-        def attempt(file: FoundFile) -> Any:
+        def attempt(file: IndexEntry) -> Any:
             try:
                 return work(file)
             except AudioReadError as error:
@@ -362,29 +377,18 @@ def _demo(name: str) -> Path | None:
     return made() if made else None
 
 
-def _remembered(paths: Sequence[Path]) -> Path | None:
-    """Where the index of these paths is kept in the user's cache; None where that cannot be written."""
-    folder = cache_root() / "indexes"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    places = "\n".join(os.path.abspath(path) for path in paths)
-    return folder / f"{hashlib.sha256(os.fsencode(f'{INDEX_VERSION}{places}')).hexdigest()[:24]}.jsonl"
-
-
-def _needs_cache(file: FoundFile, sample_rate: int | None) -> bool:
+def _needs_cache(file: IndexEntry, sample_rate: int | None) -> bool:
     """A file that cannot be sought (every lossy one) would be decoded from its start for each chunk."""
     return not file.info.seeks or (sample_rate is not None and sample_rate != file.info.sample_rate_hz)
 
 
-def _relative(file: FoundFile | Recording | Segment) -> str:
+def _relative(file: IndexEntry | Recording | Segment) -> str:
     if isinstance(file, Segment):
         file = file.recording
-    return file.relative if isinstance(file, FoundFile) else file.file.relative
+    return file.relative if isinstance(file, IndexEntry) else file.file.relative
 
 
-def _amount(files: Sequence[FoundFile | Recording | Segment]) -> str:
+def _amount(files: Sequence[IndexEntry | Recording | Segment]) -> str:
     minutes = sum(file.seconds for file in files) / 60.0
     return f"{len(files)} file{'' if len(files) == 1 else 's'}, {minutes:.2f} min"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, PublishedDataset
 from codes.data.audio.recordings import Segment
 
@@ -75,14 +75,14 @@ class BirdvoxDataset(PublishedDataset):
                 return [folder / "wav"]
         raise self.corpus.error(root)
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The units' recordings, each in a folder of its own for the split; the 20k's as they are."""
         match = _UNIT_AUDIO.fullmatch(file.path.name)
         if match:
             return replace(file, relative=f"unit{match.group(1)}/{file.path.name}")
         return file if file.path.parent.name == "wav" else "that is no unit's recording"
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """The unit, and the label of a file of the 20k."""
         match = _UNIT_AUDIO.fullmatch(file.path.name)
         unit = int(match.group(1)) if match else UNKNOWN
@@ -98,7 +98,7 @@ class BirdvoxDataset(PublishedDataset):
         end_s = start_s + self.chunk_frames / segment.recording.sample_rate_hz
         return {**item, "label": int(bisect.bisect_left(calls, end_s) > bisect.bisect_left(calls, start_s))}
 
-    def remarks(self, files: list[FoundFile]) -> list[str]:
+    def remarks(self, files: list[IndexEntry]) -> list[str]:
         """How many files have no annotation."""
         facts = [self.facts(file) for file in files]
         unlabelled = sum(fact["label"] == UNKNOWN and fact["unit"] not in self._calls for fact in facts)

@@ -9,7 +9,7 @@ import numpy as np
 from codes.data.audio.audio_dataset import AudioDataset
 from codes.data.audio.channel_layout import ChannelChoice
 from codes.data.audio.companions import Companions, similar_files
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.recordings import Segment
 from codes.data.audio.redraws import first_readable
 from codes.data.audio.splits import Sides, SplitKind
@@ -62,11 +62,11 @@ class ClipDataset(AudioDataset, abstract=True):
         """What clips that go together have in common; by default their folder."""
         return str(segment.recording.file.path.parent)
 
-    def sides(self, files: list[FoundFile]) -> Sides:
+    def sides(self, files: list[IndexEntry]) -> Sides:
         """Training and validation files; all on both sides where nothing is divided."""
         return (list(files), list(files)) if self._undivided else super().sides(files)
 
-    def _one_phase(self, files: list[FoundFile]) -> list[FoundFile]:
+    def _one_phase(self, files: list[IndexEntry]) -> list[IndexEntry]:
         if not self._undivided:
             return super()._one_phase(files)
         self._notes.append(f"not divided: all that path names is for {self.phase} (val_fraction divides it)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import OfficialSplitDataset
 from codes.data.audio.splits import Sides
 
@@ -60,7 +60,7 @@ class ClipFolderDataset(OfficialSplitDataset, abstract=True):
             )
         raise self.corpus.error(root)
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The clips of the subset."""
         if self._divided:
             return replace(file, relative=f"{file.path.parent.name}/{file.path.name}")
@@ -71,7 +71,7 @@ class ClipFolderDataset(OfficialSplitDataset, abstract=True):
             return f"of another subset than {self._subset}"
         return file
 
-    def official_sides(self, files: list[FoundFile]) -> Sides:
+    def official_sides(self, files: list[IndexEntry]) -> Sides:
         """By number, or by folder; the test clips all validate."""
         if self._subset == "test":
             return [], files

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codes.data.audio.listing.index import hash_file
+from codes.data.audio.listing.index_entry import hash_file
 
 VERSION = 1  # part of every name: raise it when the same audio and codec give other codes
 DESCRIPTION, INDEX = "codes.json", "index.jsonl"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
 from codes.data.audio.splits import Sides
 
@@ -70,22 +70,22 @@ class LibrispeechDataset(OfficialSplitDataset):
                 self._texts.update(_read_transcripts(transcripts))
         return [folder / name for name in wanted]
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """SPEAKER/CHAPTER/name: the split goes by speaker, whatever the subset. Speakers are in one subset each."""
         if file.path.stem.count("-") != 2 or file.relative.count("/") != 2:
             return "that is not at SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER"
         return replace(file, relative="/".join(file.path.parts[-3:]))
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """Transcript and speaker."""
         return {"text": self._texts.get(file.path.stem, ""), "speaker": file.path.parts[-3]}
 
-    def remarks(self, files: list[FoundFile]) -> list[str]:
+    def remarks(self, files: list[IndexEntry]) -> list[str]:
         """Recordings without a transcript."""
         num_untold = sum(file.path.stem not in self._texts for file in files)
         return [f"no transcript, so text is empty: {num_untold} files"] if num_untold else []
 
-    def official_sides(self, files: list[FoundFile]) -> Sides:
+    def official_sides(self, files: list[IndexEntry]) -> Sides:
         """The train subsets, and the others."""
         train = [file for file in files if file.path.parts[-4].startswith("train")]
         return train, [file for file in files if not file.path.parts[-4].startswith("train")]

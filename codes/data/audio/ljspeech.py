@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, PublishedDataset
 
 LJSPEECH = Corpus(
@@ -51,11 +51,11 @@ class LjspeechDataset(PublishedDataset):
             raise self.corpus.error(folder)
         return [folder / "wavs"]
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """The transcript."""
         return {"text": self._texts.get(file.path.stem, "")}
 
-    def remarks(self, files: list[FoundFile]) -> list[str]:
+    def remarks(self, files: list[IndexEntry]) -> list[str]:
         """Recordings without a transcript, and transcripts without a recording."""
         there = {file.path.stem for file in files}
         notes = []

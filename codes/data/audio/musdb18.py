@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codes.data.audio.listing.folder import FoundFile, Scan
+from codes.data.audio.listing.folder import Scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
 from codes.data.audio.reader import facts, num_streams
 from codes.data.audio.recordings import Recording, Segment
@@ -73,7 +74,7 @@ class Musdb18Dataset(OfficialSplitDataset, abstract=True):
             raise ValueError(f"stems is {stems}, it must be one or several different ones of {', '.join(STEMS)}")
         self._subset = subset
         self._how = audio.get("sample_rate"), audio.get("cache", "needed"), audio.get("cache_folder")
-        self._others: dict[Stem, dict[str, FoundFile]] = {stem: {} for stem in self.stems[1:]}
+        self._others: dict[Stem, dict[str, IndexEntry]] = {stem: {} for stem in self.stems[1:]}
         self._stacked: dict[str, list[Recording]] = {}
         super().__init__(**audio)
         self.num_channels = (self.num_channels or 0) * len(self.stems)
@@ -104,7 +105,7 @@ class Musdb18Dataset(OfficialSplitDataset, abstract=True):
         left_out = {"songs with a stem that cannot be read": broken} if broken else {}
         return replace(found, files=whole, left_out={**found.left_out, **left_out})
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The first stem of each song, named by the song."""
         if _is_stem_mp4(file):
             there = num_streams(file.path)
@@ -121,11 +122,11 @@ class Musdb18Dataset(OfficialSplitDataset, abstract=True):
             return "stems that are stacked on the first"
         return "other stems"
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """The song."""
         return {"track": file.relative}
 
-    def official_sides(self, files: list[FoundFile]) -> Sides:
+    def official_sides(self, files: list[IndexEntry]) -> Sides:
         """The 14 songs that the corpus's own program holds out of train/; the test songs all validate."""
         if self._subset == "test":
             return [], files
@@ -168,5 +169,5 @@ class Musdb18Dataset(OfficialSplitDataset, abstract=True):
         return recording
 
 
-def _is_stem_mp4(file: FoundFile) -> bool:
+def _is_stem_mp4(file: IndexEntry) -> bool:
     return file.path.name.endswith(STEM_SUFFIX)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from codes.data.audio.chunk_dataset import ChunkDataset
-from codes.data.audio.listing.folder import FoundFile, Scan
+from codes.data.audio.listing.folder import Scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.recordings import Segment
 from codes.data.audio.splits import Sides
 
@@ -88,11 +89,11 @@ class PublishedDataset(ChunkDataset, abstract=True):
         """
         raise NotImplementedError(f"{type(self).__name__} must define folders")
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The file, under a name that the split goes by, or why it is not taken (as in "3 of another microphone")."""
         return file
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """The keys of an item that follow from its file."""
         return {}
 
@@ -109,7 +110,7 @@ class PublishedDataset(ChunkDataset, abstract=True):
         if not any(_holds_files(folder) for folder in folders):
             raise self.corpus.error(root, f"found no file in {', '.join(map(str, folders[:_MOST_NAMED]))}")
         found = super().find(folders, index)
-        files: list[FoundFile] = []
+        files: list[IndexEntry] = []
         left_out = {reason: list(names) for reason, names in found.left_out.items()}
         for file in found.files:
             taken = self.take(file)
@@ -123,7 +124,7 @@ class PublishedDataset(ChunkDataset, abstract=True):
         files.sort(key=lambda file: (file.relative, file.path))
         return replace(found, files=files, left_out=left_out, notes=[*found.notes, *self.remarks(files)])
 
-    def remarks(self, files: list[FoundFile]) -> list[str]:
+    def remarks(self, files: list[IndexEntry]) -> list[str]:
         """What a person should know of the files that are taken."""
         return []
 
@@ -148,11 +149,11 @@ class OfficialSplitDataset(PublishedDataset, abstract=True):
         self._official = split == "official"
         super().__init__(split="file" if split == "official" else split, **audio)
 
-    def official_sides(self, files: list[FoundFile]) -> Sides:
+    def official_sides(self, files: list[IndexEntry]) -> Sides:
         """Training files and validation files as they were published."""
         raise NotImplementedError(f"{type(self).__name__} must define official_sides")
 
-    def sides(self, files: list[FoundFile]) -> Sides:
+    def sides(self, files: list[IndexEntry]) -> Sides:
         """As published, or as the options say.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from codes.data.audio.formats.plain_wav import PlainWav, new_scratch, open_plain_wav
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.pcm_cache import CachedPcm
 from codes.data.audio.pcm_entry import files_allowed
 from codes.data.audio.reader import AudioFile, AudioReadError
@@ -29,7 +29,7 @@ _MOST_OPEN = 64  # recordings a process, each of which takes up to three descrip
 class Recording:
     """A file at the dataset's sample rate: read from the file, or from its decoded copy where there is one."""
 
-    file: FoundFile
+    file: IndexEntry
     cached: CachedPcm | None = None
     float_bits: int | None = None
 

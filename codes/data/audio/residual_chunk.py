@@ -19,7 +19,7 @@ from codes.adaptive.feature_cache import FeatureCache
 from codes.adaptive.features import Described
 from codes.data.audio.audio_dataset import AudioDataset
 from codes.data.audio.demo_corpus import cache_root
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.recordings import Segment
 from codes.registry import Output, Range
 
@@ -81,7 +81,7 @@ class ResidualChunkDataset(AudioDataset):
         counts = [self._choices(length) * channels for _, _, length, channels in self._pieces]
         self._ends = list(itertools.accumulate(counts))
 
-    def _choose_rate(self, files: list[FoundFile], sample_rate: int | None, others: str) -> list[FoundFile]:
+    def _choose_rate(self, files: list[IndexEntry], sample_rate: int | None, others: str) -> list[IndexEntry]:
         """Prediction adapts: any rates go together, unless one is asked for."""
         return files if sample_rate is None else super()._choose_rate(files, sample_rate, others)
 

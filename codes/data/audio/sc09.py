@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, OfficialSplitDataset
 from codes.data.audio.splits import Sides
 
@@ -67,18 +67,18 @@ class Sc09Dataset(OfficialSplitDataset):
         self._validation, self._testing = (_read_list(folder / name) for name in _LISTS)
         return [folder / digit for digit in DIGITS]
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The files of the subset, named as in the lists."""
         relative = f"{file.path.parent.name}/{file.path.name}"
         if (relative in self._testing) != (self._subset == "test"):
             return f"of another subset than {self._subset}"
         return replace(file, relative=relative)
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """Digit and speaker."""
         return {"label": DIGITS.index(file.path.parent.name), "speaker": file.path.stem.partition("_nohash_")[0]}
 
-    def official_sides(self, files: list[FoundFile]) -> Sides:
+    def official_sides(self, files: list[IndexEntry]) -> Sides:
         """By validation_list.txt; the test files all validate."""
         if self._subset == "test":
             return [], files

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from codes.data.audio.clip_dataset import ClipDataset
-from codes.data.audio.listing.folder import FoundFile, Scan
+from codes.data.audio.listing.folder import Scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.recordings import Segment
 from codes.data.audio.resample import num_resampled
 from codes.data.audio.transcripts.fetchers import FetcherMode, read_all
@@ -123,7 +124,7 @@ class SpeechDataset(ClipDataset, abstract=True):
                 self.left_out.add("whose recording an earlier row has", row.where)
         return kept
 
-    def _fits(self, file: FoundFile) -> bool:
+    def _fits(self, file: IndexEntry) -> bool:
         """Whether a recording has a length that is wanted."""
         frames = num_resampled(file.info.num_frames, file.info.sample_rate_hz, self.sample_rate_hz)
         where = self._rows[file.path].where
@@ -136,7 +137,7 @@ class SpeechDataset(ClipDataset, abstract=True):
             return False
         return True
 
-    def _named(self, file: FoundFile) -> FoundFile:
+    def _named(self, file: IndexEntry) -> IndexEntry:
         row = self._rows[file.path]
         metadata = Path(row.where.rpartition(":")[0])
         place = os.path.relpath(file.path, metadata.parent.absolute()).replace(os.sep, "/")

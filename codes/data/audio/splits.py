@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 
 SplitKind = Literal["file", "folder", "list", "interval"]
-Sides = tuple[list[FoundFile], list[FoundFile]]
+Sides = tuple[list[IndexEntry], list[IndexEntry]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Split:
             reason = "is no file" if self.val_list.exists() else "does not exist"
             raise ValueError(f"val_list: {self.val_list} {reason}")
 
-    def files(self, files: Sequence[FoundFile]) -> Sides:
+    def files(self, files: Sequence[IndexEntry]) -> Sides:
         """Training files and validation files, each in the order given; for "interval" all files are on both sides.
 
         Raises:
@@ -86,17 +86,17 @@ class Split:
         return f"by {self.by}, {self.val_fraction:g} to validate{where}"
 
 
-def _itself(file: FoundFile) -> Hashable:
+def _itself(file: IndexEntry) -> Hashable:
     return file.relative
 
 
-def _top_folder(file: FoundFile) -> Hashable:
+def _top_folder(file: IndexEntry) -> Hashable:
     """The first folder of the path; a file in no folder stands for itself."""
     return file.relative.split("/")[0]
 
 
 def split(
-    files: Sequence[FoundFile], val_fraction: float, seed: int, group: Callable[[FoundFile], Hashable] = _itself
+    files: Sequence[IndexEntry], val_fraction: float, seed: int, group: Callable[[IndexEntry], Hashable] = _itself
 ) -> Sides:
     """Training files and validation files, groups kept together, each in the order given.
 
@@ -136,7 +136,7 @@ def _num_val(seconds: Sequence[float], val_fraction: float) -> int:
     return best
 
 
-def _by_list(files: Sequence[FoundFile], val_list: Path | None) -> Sides:
+def _by_list(files: Sequence[IndexEntry], val_list: Path | None) -> Sides:
     """The files that a list names on the side of validation; every line must name something."""
     assert val_list is not None
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codes.data.audio.channel_layout import ChannelChoice
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.published_layout import Corpus, PublishedDataset
 from codes.data.audio.splits import SplitKind
 
@@ -74,14 +74,14 @@ class VctkDataset(PublishedDataset):
             raise self.corpus.error(folder)
         return [next(folder / name for name in _AUDIO_FOLDERS if (folder / name).is_dir())]
 
-    def take(self, file: FoundFile) -> FoundFile | str:
+    def take(self, file: IndexEntry) -> IndexEntry | str:
         """The files of the microphone that is wanted."""
         microphone = file.path.stem.rpartition("_")[2]
         if self._microphone != "both" and microphone.startswith("mic") and microphone != self._microphone:
             return f"of another microphone than {self._microphone}"
         return file
 
-    def facts(self, file: FoundFile) -> dict[str, Any]:
+    def facts(self, file: IndexEntry) -> dict[str, Any]:
         """Sentence and speaker."""
         text = self._text_of(file)
         return {
@@ -89,11 +89,11 @@ class VctkDataset(PublishedDataset):
             "speaker": file.path.parent.name,
         }
 
-    def _text_of(self, file: FoundFile) -> Path:
+    def _text_of(self, file: IndexEntry) -> Path:
         """txt/p225/p225_001.txt of p225/p225_001_mic1.flac."""
         return self._text_folder / file.path.parent.name / f"{'_'.join(file.path.stem.split('_')[:2])}.txt"
 
-    def remarks(self, files: list[FoundFile]) -> list[str]:
+    def remarks(self, files: list[IndexEntry]) -> list[str]:
         """Speakers whose sentences are not there."""
         speakers = {file.path.parent.name for file in files}
         silent = sorted(speaker for speaker in speakers if not (self._text_folder / speaker).is_dir())

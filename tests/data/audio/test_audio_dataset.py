@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from codes.data.audio.chunk_dataset import ChunkDataset
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.mono_chunk import MonoChunkDataset
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.resample import num_resampled
@@ -114,14 +114,14 @@ def test_validation_goes_on_without_a_file_that_breaks_later(tmp_path: Path, cap
 def test_a_file_that_cannot_be_hashed_is_skipped_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "music" / name, 500)
-    hashed = FoundFile.hashed
+    hashed = IndexEntry.hashed
 
-    def refuse(file: FoundFile) -> str:
+    def refuse(file: IndexEntry) -> str:
         if file.path.name == "a.wav":
             raise AudioReadError(f"{file.path}: cannot be read: Permission denied")
         return hashed(file)
 
-    monkeypatch.setattr(FoundFile, "hashed", refuse)
+    monkeypatch.setattr(IndexEntry, "hashed", refuse)
     options = {"cache": "all", "cache_folder": tmp_path / "cache"}
     with pytest.raises(AudioReadError, match=r"a\.wav: cannot be read: Permission denied"):
         dataset(tmp_path / "music", **options)
@@ -134,7 +134,7 @@ def test_hashes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path / "music" / "a.wav", 500)
     options = {"cache": "all", "cache_folder": tmp_path / "cache", "index": tmp_path / "index.jsonl"}
     dataset(tmp_path / "music", **options)
-    monkeypatch.setattr(FoundFile, "hashed", lambda file: pytest.fail(f"{file.path} is hashed again"))
+    monkeypatch.setattr(IndexEntry, "hashed", lambda file: pytest.fail(f"{file.path} is hashed again"))
     dataset(tmp_path / "music", **options)
 
 

@@ -226,7 +226,8 @@ def test_every_key_of_a_line_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "index.jsonl"
     texts, numbers = ["", None, 1, True, []], ["", None, -1.5, True, []]
     wrongs = {key: texts if isinstance(value, str) else numbers for key, value in good.items()}
-    wrongs |= {"lossy": ["", None, 1], "seeks": ["", None, 1], "content_hash": ["", 1, True, []]}
+    wrongs |= {key: ["", None, 1] for key in ("lossy", "seeks")}
+    wrongs |= {key: ["", 1, True, []] for key in ("content_hash", "mark")}
     for key, values in wrongs.items():
         for wrong in values:
             path.write_text(json.dumps({**good, key: wrong}) + "\n")

@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.reader import AudioInfo
 from codes.data.audio.splits import Split
 
 
-def found(relative: str, seconds: int = 10) -> FoundFile:
+def found(relative: str, seconds: int = 10) -> IndexEntry:
     info = AudioInfo(num_frames=8000 * seconds, sample_rate_hz=8000, bits=16, num_channels=2, format="WAV PCM_16")
-    return FoundFile(path=Path("/music") / relative, relative=relative, info=info)
+    return IndexEntry(path=Path("/music") / relative, relative=relative, info=info)
 
 
 FILES = [found(f"artist{number % 5}/track{number}.wav", 1 + number % 7) for number in range(40)]
 
 
-def names(files: list[FoundFile]) -> list[str]:
+def names(files: list[IndexEntry]) -> list[str]:
     return [file.relative for file in files]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from codes.data.audio.health.diagnosis import FileReport, Finding, Plan, Side
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 
 _MOST_NAMES = 4  # of one side of a leak
 
@@ -17,7 +17,7 @@ def with_sides(files: list[FileReport], plan: Plan) -> tuple[list[FileReport], l
     Files whose header can be read are divided, as the datasets do: they only find out later which do not decode.
     """
     found = [
-        FoundFile(path=file.path, relative=file.relative, info=file.info) for file in files if file.info is not None
+        IndexEntry(path=file.path, relative=file.relative, info=file.info) for file in files if file.info is not None
     ]
     if not found:
         return files, []

@@ -5,59 +5,21 @@ leaves out and why; it is `listing/index.py` with the manners of training: what 
 asked to be collected. Which of them are for validation says `codes.data.audio.splits`.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from codes.data.audio.listing.index import Index, build_index, hash_file
+from codes.data.audio.demo_corpus import cache_root
+from codes.data.audio.listing.index import Index, build_index
 from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.listing.walk import EXTENSIONS as EXTENSIONS
 from codes.data.audio.listing.walk import no_audio_message
-from codes.data.audio.reader import AudioInfo, AudioReadError
+from codes.data.audio.reader import AudioReadError
 
-
-@dataclass(frozen=True, kw_only=True)
-class FoundFile:
-    """An audio file: where it is, its path relative to the folder that was searched ("/" between parts), its header.
-
-    ``content_hash`` (of the file's bytes; None where hashes were not asked for), ``size_bytes`` and ``mtime_ns`` are
-    those of an `IndexEntry`. ``stream`` says which of the file's audio streams is meant.
-    """
-
-    path: Path
-    relative: str
-    info: AudioInfo
-    content_hash: str | None = None
-    size_bytes: int = 0
-    mtime_ns: int = 0
-    stream: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Its duration."""
-        return self.info.num_frames / self.info.sample_rate_hz
-
-    def entry(self, float_bits: int | None = None) -> IndexEntry:
-        """The file as an entry of an index."""
-        return IndexEntry(
-            relative=self.relative, path=self.path, info=self.info, content_hash=self.content_hash,
-            size_bytes=self.size_bytes, mtime_ns=self.mtime_ns, float_bits=float_bits,
-        )  # fmt: skip
-
-    def hashed(self) -> str:
-        """The hash of the file's bytes: the one that is known, or else made now by reading the file through.
-
-        Raises:
-            AudioReadError: the file cannot be read.
-        """
-        if self.content_hash is not None:
-            return self.content_hash
-        try:
-            return hash_file(self.path)
-        except OSError as error:
-            raise AudioReadError(f"{self.path}: cannot be read: {error.strerror}") from error
+INDEX_VERSION = 1  # raise it when the reader says other things of the same file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +33,7 @@ class Scan:
         notes: what a person should know besides.
     """
 
-    files: list[FoundFile]
+    files: list[IndexEntry]
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     errors: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -117,18 +79,18 @@ def scan(
         raise ValueError(no_audio_message(paths, index.left_out))
     if index.errors and (on_error == "fail" or not index.entries):
         raise AudioReadError(_errors_message(index))
-    files = [
-        FoundFile(
-            path=entry.path,
-            relative=entry.relative,
-            info=entry.info,
-            content_hash=entry.content_hash,
-            size_bytes=entry.size_bytes,
-            mtime_ns=entry.mtime_ns,
-        )
-        for entry in index.entries
-    ]
-    return Scan(files=files, left_out=index.left_out, errors=index.errors, notes=index.notes)
+    return Scan(files=index.entries, left_out=index.left_out, errors=index.errors, notes=index.notes)
+
+
+def remembered_index(paths: Sequence[Path]) -> Path | None:
+    """Where the index of these paths is kept in the user's cache; None where that cannot be written."""
+    folder = cache_root() / "indexes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    places = "\n".join(os.path.abspath(path) for path in paths)
+    return folder / f"{hashlib.sha256(os.fsencode(f'{INDEX_VERSION}{places}')).hexdigest()[:24]}.jsonl"
 
 
 def _errors_message(index: Index) -> str:

@@ -4,7 +4,6 @@ Made in parallel, kept as JSON lines if a file for it is named, and refreshed fr
 of change differ are opened again. ``python scripts/index_audio.py`` is its command.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codes.data.audio.listing.file_progress import FileProgress
-from codes.data.audio.listing.index_entry import IndexEntry, from_record
+from codes.data.audio.listing.index_entry import IndexEntry, from_record, hash_file, sample_mark
 from codes.data.audio.listing.manifest_writer import write_manifest
 from codes.data.audio.listing.manifests import ManifestError, contradiction, read_records
 from codes.data.audio.listing.probe_process import ProbeProcesses, is_costly
 from codes.data.audio.listing.walk import Candidate, walk
-from codes.data.audio.reader import AudioReadError
+from codes.data.audio.reader import AudioReadError, facts
 
 _DEFAULT_WORKERS = 8
 _FILES_PER_TASK = 16
@@ -89,7 +88,7 @@ def build_index(
         before = earlier.get(str(candidate.path))
         if before and (before.size_bytes, before.mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
             before = None
-        if before and before.float_bits == float_bits and (before.content_hash or not hashes):
+        if before and _is_complete(before, hashes, float_bits):
             index.num_known += 1
             _take(index, candidate, replace(before, relative=candidate.relative))
         else:
@@ -153,22 +152,44 @@ def remember_hashes(known: Path, hashes: Mapping[Path, str]) -> None:
         _write_known(known, Index(entries=entries))
 
 
+def changes_since(index: Path, files: Sequence[IndexEntry]) -> list[str] | None:
+    """What has become of the files of an earlier index, a line for each that is gone or another.
+
+    Args:
+        index: the earlier index.
+        files: those that there are now.
+
+    Returns:
+        None where that cannot be said: the index cannot be read, or there are files that it lacks.
+    """
+    try:
+        earlier = {(entry.relative, entry.stream): entry for entry in read_index(index).entries}
+    except (OSError, ManifestError):
+        return None
+    now = {(file.relative, file.stream): file for file in files}
+    if now.keys() - earlier.keys():
+        return None
+    messages = []
+    for key, was in earlier.items():
+        file = now.get(key)
+        if file is None:
+            messages.append(f"{was.path}: {'cannot be taken' if was.path.exists() else 'is gone'} since the run began")
+        elif file.info != was.info or (was.mark is not None and file.mark != was.mark):
+            messages.append(f"{file.path}: has changed since the run began: {facts(was.info)}, now {facts(file.info)}")
+    return messages
+
+
+def _is_complete(entry: IndexEntry, hashes: bool, float_bits: int | None) -> bool:
+    """Whether an earlier entry says all that is asked for."""
+    return entry.float_bits == float_bits and entry.mark is not None and not (hashes and entry.content_hash is None)
+
+
 def _is_unchanged(entry: IndexEntry) -> bool:
     try:
         status = entry.path.stat()
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_known(known: Path | None) -> dict[str, IndexEntry]:
@@ -232,6 +253,7 @@ def _examine(job: _Job, hashes: bool, float_bits: int | None, processes: ProbePr
         content_hash = earlier.content_hash if earlier else None
         if hashes and content_hash is None:
             content_hash = hash_file(path)
+        mark = sample_mark(path, candidate.size_bytes)
         status = path.stat()
     except AudioReadError as error:
         return str(error)
@@ -247,4 +269,5 @@ def _examine(job: _Job, hashes: bool, float_bits: int | None, processes: ProbePr
         size_bytes=candidate.size_bytes,
         mtime_ns=candidate.mtime_ns,
         float_bits=float_bits,
+        mark=mark,
     )

@@ -1,18 +1,21 @@
 """One audio file of an index, and the line of JSON that it is written as.
 
 A line holds ``relative``, ``path``, ``num_frames``, ``sample_rate_hz``, ``bits``, ``num_channels``, ``format``,
-``lossy``, ``seeks`` (older lines lack it), ``content_hash``, ``size_bytes`` and ``mtime_ns``. Lines are plain ASCII:
-whatever is not stands as ``\\u`` escapes, so that names that are no valid UTF-8 come back as they were.
+``lossy``, ``seeks`` and ``mark`` (older lines lack them), ``content_hash``, ``size_bytes`` and ``mtime_ns``. Lines are
+plain ASCII: whatever is not stands as ``\\u`` escapes, so that names that are no valid UTF-8 come back as they were.
 """
 
+import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codes.data.audio.reader import AudioInfo
+from codes.data.audio.reader import AudioInfo, AudioReadError
 
 KEYS = ("relative", "path", "num_frames", "size_bytes", "mtime_ns")  # what a line is recognised by
+_MARK_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +30,61 @@ class IndexEntry:
         size_bytes: its size.
         mtime_ns: when it was changed last, in nanoseconds since 1970.
         float_bits: the depth that floating point samples were read at, which ``info`` depends on.
+        mark: `sample_mark` of its bytes, which tells another recording of the same length; None in older indexes.
+        stream: which of the file's audio streams is meant.
     """
 
     relative: str
     path: Path
     info: AudioInfo
-    content_hash: str | None
-    size_bytes: int
-    mtime_ns: int
+    content_hash: str | None = None
+    size_bytes: int = 0
+    mtime_ns: int = 0
     float_bits: int | None = None
+    mark: str | None = None
+    stream: int = 0
 
     @property
     def seconds(self) -> float:
         """Its duration."""
         return self.info.num_frames / self.info.sample_rate_hz
+
+    def hashed(self) -> str:
+        """The hash of the file's bytes: the one that is known, or else made now by reading the file through.
+
+        Raises:
+            AudioReadError: the file cannot be read.
+        """
+        if self.content_hash is not None:
+            return self.content_hash
+        try:
+            return hash_file(self.path)
+        except OSError as error:
+            raise AudioReadError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sample_mark(path: Path, size_bytes: int) -> str:
+    """CRC-32 of three pieces of 4096 bytes (start, middle, end), in hexadecimal: cheap, where a hash reads everything.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        for start in (0, size_bytes // 2, max(0, size_bytes - _MARK_BYTES)):
+            file.seek(start)
+            checksum = zlib.crc32(file.read(_MARK_BYTES), checksum)
+    return f"{checksum:08x}"
 
 
 def to_record(entry: IndexEntry) -> dict[str, Any]:
@@ -53,7 +97,8 @@ def to_record(entry: IndexEntry) -> dict[str, Any]:
         "size_bytes": entry.size_bytes,
         "mtime_ns": entry.mtime_ns,
     }
-    return record if entry.float_bits is None else {**record, "float_bits": entry.float_bits}
+    optional = {"mark": entry.mark, "float_bits": entry.float_bits}
+    return {**record, **{key: value for key, value in optional.items() if value is not None}}
 
 
 def from_record(record: Mapping[str, Any]) -> IndexEntry:
@@ -79,6 +124,7 @@ def from_record(record: Mapping[str, Any]) -> IndexEntry:
         size_bytes=_number(record, "size_bytes", least=0),
         mtime_ns=_number(record, "mtime_ns", least=None),
         float_bits=None if record.get("float_bits") is None else _number(record, "float_bits", least=1),
+        mark=None if record.get("mark") is None else _text(record, "mark"),
     )
 
 
