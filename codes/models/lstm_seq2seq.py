@@ -138,6 +138,8 @@ class LstmSeq2seq(Network):
         self, values: Tensor, states: States, scale: Tensor, forced: Tensor | None, style: Tensor | None
     ) -> Tensor:
         """values (B, T), states, style (B, style_dim) -> nats (B, next_steps) or predictions (B, next_steps, width)."""
+        if forced is not None and forced.shape[-1] not in (0, self.next_steps):
+            raise ValueError(f"expected forced (B, {self.next_steps}) or (B, 0), got {tuple(forced.shape)}")
         if forced is not None and forced.shape[-1] and self.training:
             return self._by_steps(values, states, scale, forced, style)
         border = values.shape[1] - self.next_steps

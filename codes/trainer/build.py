@@ -14,6 +14,7 @@ from codes.data.loader import Loader
 from codes.entries import Entry, Experiment, StepEntry
 from codes.options import ExperimentOptions
 from codes.trainer import checkpoint as checkpoints
+from codes.trainer import next_lengths
 from codes.trainer.distributed import Ranks
 from codes.trainer.distributed_step import DistributedStep, share_networks
 from codes.trainer.lora import add_lora
@@ -90,6 +91,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
     _check_best(collector, experiment)
     for entry in experiment.steps:
         _check_depths(collector, entry, datasets)
+        collector.problems += next_lengths.problems(entry, experiment, networks, datasets)
     train, val = _loaders(collector, experiment, datasets, device, ranks)
     updaters: dict[str, list[Updater]] = {}
     frozen = {name: entry.flags.after for name, entry in experiment.networks.items()}

@@ -40,6 +40,7 @@ class PastFutureDataset(WindowDataset):
         if past_frames < 1 or future_frames < 1:
             raise ValueError(f"past_frames and future_frames must be 1 or more, got {past_frames} and {future_frames}")
         self.chunk_frames, self.context_frames = future_frames, past_frames
+        self.prev_frames, self.next_frames = past_frames, future_frames  # as networks that continue call them
         super().__init__(channels=channels, **audio)
 
     def finish(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class PrevNextDataset(WindowDataset):
     ) -> None:
         self._prev = _range("prev_frames", prev_frames)
         self._next = _range("next_frames", next_frames)
-        self.chunk_frames = self._prev[1] + self._next[1]
+        self.prev_frames, self.next_frames = self._prev[1], self._next[1]  # of what is given
+        self.chunk_frames = self.prev_frames + self.next_frames
         super().__init__(channels=channels, **audio)
 
     def finish(self, item: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
