@@ -13,7 +13,7 @@ from codes.convert import Component
 from codes.options import AtLeastZero, Count, ExperimentOptions, NotNegative, Positive, Share
 from codes.yaml_source import Mark
 
-Optimizer = Literal["adamw", "adamw_zero", "sgd", "lion"]
+Optimizer = Literal["adamw", "adamw_zero", "adamw8bit", "sgd", "lion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +144,8 @@ class OptimizerParams:
     Args:
         lr: learning rate
         weight_decay: decoupled weight decay
-        beta1: decay of the first moment (adamw, lion)
-        beta2: decay of the second moment (adamw); for lion, decay of its momentum
+        beta1: decay of the first moment (adamw, adamw8bit, lion)
+        beta2: decay of the second moment (adamw, adamw8bit); for lion, decay of its momentum
         eps: added to the denominator (adamw)
         momentum: momentum of sgd
         param_groups: groups of parameters with options of their own, by name
@@ -166,7 +166,8 @@ class StepFlags(Conditions):
 
     Args:
         training: network or networks that it trains, each with its own optimizer
-        optimizer: adamw, adamw_zero (sharded over processes where there are several), sgd or lion
+        optimizer: adamw, adamw_zero (sharded over processes where there are several), adamw8bit (moments in a quarter of
+            the memory), sgd or lion
         optimizer_params: options of the optimizer
         clip_grad_eps: largest global gradient norm of a network; larger gradients are scaled down to it
         loss_log_buffer: the logged training loss is the mean of at most this many last steps

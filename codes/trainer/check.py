@@ -9,6 +9,7 @@ from codes.entries import Experiment, StepEntry
 from codes.trainer import checkpoint as checkpoints
 from codes.trainer import cost, wandb_log
 from codes.trainer.build import Parts, build
+from codes.trainer.eight_bit import AdamW8bit
 from codes.trainer.evaluation import dataset_lines
 from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
 from codes.trainer.optim import Updater
@@ -110,6 +111,8 @@ def _network_rows(parts: Parts) -> list[list[str]]:
 
 def _state_bytes(updater: Updater) -> int:
     """Memory that an optimizer's state takes once it has run: two moments for AdamW, one for the others."""
+    if isinstance(updater.optimizer, AdamW8bit):
+        return round(cost.MOMENTS["adamw8bit"] * cost.bytes_of(updater.parameters))
     moments = 2 if isinstance(updater.optimizer, torch.optim.AdamW) else 1
     return moments * cost.bytes_of(updater.parameters)
 

@@ -22,7 +22,8 @@ from codes.trainer.step import batch_seed
 from codes.trainer.trace import trace
 
 USUAL_MFU = 0.4  # of the peak, assumed: nothing of this project has been measured on a GPU yet (benchmarks/RESULTS.md)
-MOMENTS = {"adamw": 2, "adamw_zero": 2, "lion": 1, "sgd": 1}  # numbers an optimizer keeps for each parameter
+# what an optimizer keeps for each parameter, in numbers of the parameter's type; adamw8bit: two bytes, and scales
+MOMENTS = {"adamw": 2, "adamw_zero": 2, "adamw8bit": 0.51, "lion": 1, "sgd": 1}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from codes.entries import OptimizerParams
 from codes.options import TrainOptions
+from codes.trainer.eight_bit import AdamW8bit
 
 
 class Lion(Optimizer):
@@ -38,19 +39,27 @@ class Lion(Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             for p in parameters:
-                self._update(p, group, found_inf)
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            if parameters:
+                self._update(parameters, group, found_inf)
 
-    def _update(self, p: Tensor, group: dict[str, Any], found_inf: Tensor | None) -> None:
-        assert p.grad is not None
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        momentum, (beta1, beta2) = state["momentum"], group["betas"]
-        keep = 1.0 if found_inf is None else 1.0 - found_inf
-        grad = p.grad if found_inf is None else torch.where(found_inf.bool(), 0.0, p.grad)
-        direction = momentum.lerp(grad, 1 - beta1).sign_()
-        p.sub_((direction + group["weight_decay"] * p) * (group["lr"] * keep))
-        momentum.lerp_(grad, torch.as_tensor((1 - beta2) * keep, dtype=grad.dtype, device=grad.device))
+    def _update(self, parameters: list[Tensor], group: dict[str, Any], found_inf: Tensor | None) -> None:
+        """All parameters of a group by kernels over lists. With ``found_inf`` the momentum stands for the gradient,
+        which leaves the momentum as it is, and the step is of length 0."""
+        (beta1, beta2), rate = group["betas"], group["lr"]
+        momenta = [_local(self.state[p]["momentum"]) for p in parameters]
+        gradients = [_local(p.grad) for p in parameters]
+        weights = [_local(p) for p in parameters]
+        if found_inf is not None:
+            skip, rate = found_inf.bool(), group["lr"] * (1.0 - found_inf)
+            gradients = [torch.where(skip, *pair) for pair in zip(momenta, gradients, strict=True)]
+        direction = torch._foreach_lerp(momenta, gradients, 1 - beta1)
+        torch._foreach_sign_(direction)
+        torch._foreach_add_(direction, torch._foreach_mul(weights, group["weight_decay"]))
+        torch._foreach_mul_(direction, rate)
+        torch._foreach_sub_(weights, direction)
+        torch._foreach_lerp_(momenta, gradients, 1 - beta2)
 
 
 class ShardedSGD(torch.optim.SGD):
@@ -121,6 +130,10 @@ def make_optimizer(kind: str, network: nn.Module, params: OptimizerParams) -> Op
         return sgd
     if kind == "lion":
         return Lion(groups, lr=params.lr, betas=betas)
+    if kind == "adamw8bit":
+        if sharded:
+            raise ValueError("optimizer adamw8bit does not go with parallel: fsdp, which shards adamw's state instead")
+        return AdamW8bit(groups, lr=params.lr, betas=betas, eps=params.eps)
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if kind == "adamw_zero" and several and not sharded:
         from torch.distributed.optim import ZeroRedundancyOptimizer

@@ -30,7 +30,7 @@ from test_kill import EVERYTHING, KILL_RUNS, assert_same_run, finish
 
 from codes.trainer.metrics import WALL_CLOCK, read_metrics
 
-OPTIMIZERS = ("adamw", "adamw_zero", "lion", "sgd")
+OPTIMIZERS = ("adamw", "adamw8bit", "adamw_zero", "lion", "sgd")
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},
     "MultiStepLR": {"train.gen_lr_steps": [3, 6]},

@@ -304,7 +304,7 @@ def test_lion_equals_its_paper(weight_decay: float) -> None:
     assert torch.allclose(optimizer.state[p]["momentum"], momentum, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adamw_zero", "sgd", "lion"])
+@pytest.mark.parametrize("kind", ["adamw", "adamw_zero", "adamw8bit", "sgd", "lion"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("first", [True, False])
 def test_update_that_is_not_finite_changes_nothing(kind: str, bad: float, first: bool) -> None:
@@ -330,7 +330,7 @@ def test_update_that_is_not_finite_changes_nothing(kind: str, bad: float, first:
     assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit", "sgd", "lion"])
 def test_optimizer_state_is_restored(kind: str) -> None:
     ours, theirs = two_networks()
     updater = Updater(ours, make_optimizer(kind, ours, PARAMS))
