@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_filter_does_not_wrap_around() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cutoff_hz": 0.0}, "cutoff_hz must be a finite number or [low, high], at least 1 and at most 22005.9"),
+        ({"cutoff_hz": 0.0}, "cutoff_hz must be a finite number or [low, high], at least 1, got 0.0"),
         ({"cutoff_hz": (100.0, 22050.0)}, "at most 22005.9, got (100.0, 22050.0)"),
         ({"q": 0.0}, "q must be a finite number or [low, high], at least 0.1 and at most 100, got 0.0"),
         ({"gain_db": 61.0}, "gain_db must be a finite number or [low, high], at least -60 and at most 60, got 61.0"),
@@ -110,6 +111,28 @@ def test_a_filter_does_not_wrap_around() -> None:
 def test_options_of_a_filter_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         RandomFilterInjector(**{"response": "peak", "cutoff_hz": 100.0, "sample_rate_hz": RATE_HZ, **options})
+
+
+class Dataset:
+    """What `meet` looks at: recordings of some sample rate."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self.recordings = [SimpleNamespace(sample_rate_hz=sample_rate_hz)]
+
+
+def test_the_sample_rate_is_that_of_the_dataset() -> None:
+    found = RandomFilterInjector(response="peak", cutoff_hz=3000.0, gain_db=12.0)
+    with pytest.raises(ValueError, match="sample_rate_hz: the dataset does not say its sample rate: give it here"):
+        found(IMPULSE)
+    found.meet(Dataset(8000))
+    given = RandomFilterInjector(response="peak", cutoff_hz=3000.0, gain_db=12.0, sample_rate_hz=8000)
+    given.meet(Dataset(RATE_HZ))  # audio that was resampled on its way has the rate that was given
+    assert torch.equal(found(IMPULSE), given(IMPULSE))
+    with pytest.raises(ValueError, match="the datasets have 8000 and 44100 Hz: give both one sample_rate"):
+        found.meet(Dataset(RATE_HZ))
+    late = RandomFilterInjector(response="peak", cutoff_hz=5000.0)
+    with pytest.raises(ValueError, match="at most 3992, got"):
+        late.meet(Dataset(8000))
 
 
 # --- reverberation
@@ -203,7 +226,7 @@ def test_rooms_that_cannot_be_used(tmp_path: Path) -> None:
 
     refused(tmp_path, f"path {tmp_path}: there is no impulse response (.wav, .flac, .aif, .aiff)")
     file = write(tmp_path / "slow/x.wav", np.ones(9), 8000)
-    refused(file, f"path {file}: 8000 Hz, but sample_rate_hz is {RATE_HZ}: resample it")
+    refused(file, f"path {file}: 8000 Hz, but the audio has {RATE_HZ} Hz: resample it")
     file = write(tmp_path / "silent/x.wav", np.stack([np.ones(9), np.zeros(9)], 1))
     refused(file, f"path {file}: a channel is silent")
     file = write(tmp_path / "empty/x.wav", np.zeros(0))
