@@ -72,6 +72,7 @@ def test_trains_validates_samples_and_continues(file: Path, tmp_path: Path) -> N
     assert "continues from" in (run / "log.txt").read_text()
     compared = first.options.eval.baselines
     assert ("% of FLAC" in (run / "log.txt").read_text()) == compared
+    assert ("of the part that eval.max_batches takes" in (run / "log.txt").read_text()) == compared
 
 
 @pytest.mark.parametrize("file", [file for file in SAMPLED if file.stem not in CODED], ids=lambda file: file.stem)

@@ -262,9 +262,7 @@ class Evaluation:
             return
         model, flac = best["value"], found.flac_bits_per_sample
         part = self.experiment.options.eval.max_batches
-        scope = f", the model on {part} batches of it" if part else ""
-        audio = f"{found.num_samples:,} samples at {self._model_bits()} bits"
-        line(f"bits per sample on the validation audio ({audio}{scope}):")
+        line(f"bits per sample on the validation audio ({found.num_samples:,} samples at {self._model_bits()} bits):")
         rows = (
             (f"model (best, at step {int(best['step'])})", model),
             (found.flac_label, flac),
@@ -272,7 +270,8 @@ class Evaluation:
         )
         width = max(len(title) for title, _ in rows)
         for title, value in rows:
-            line(f"  {title:<{width}}  {value:7.3f}  {100 * value / flac:6.1f} % of FLAC")
+            seen = "of the part that eval.max_batches takes" if part and value is model else ""
+            line(f"  {title:<{width}}  {value:7.3f}  {seen or f'{100 * value / flac:6.1f} % of FLAC'}")
 
 
 def dataset_lines(parts: Parts) -> list[str]:

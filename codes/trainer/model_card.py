@@ -1,6 +1,6 @@
 """The README of an exported folder: what the model is, what it reaches, how it is loaded."""
 
-from codes.trainer.report.curves import BITS, flac_bits, judged_by, rivals
+from codes.trainer.report.curves import BITS, flac_share, judged_by, rivals
 from codes.trainer.report.record import Record
 
 _USE = """## Use
@@ -63,9 +63,9 @@ def _figures(run: Record) -> list[str]:
     if run.best is None:
         return []
     judge = judged_by(run)
-    value, flac = run.best["value"], flac_bits(run) if judge == BITS else None
-    share = f" ({100 * value / flac:.1f} % of FLAC)" if flac else ""
-    rows = [f"| validation | {value:.4f} {judge.replace('_', ' ')}{share} |"]
+    share = flac_share(run)
+    words = f" ({share})" if share else ""
+    rows = [f"| validation | {run.best['value']:.4f} {judge.replace('_', ' ')}{words} |"]
     if judge == BITS:
-        rows += [f"| {title} on the same samples | {bits:.4f} bits per sample |" for title, bits in rivals(run)]
+        rows += [f"| {title} on the validation audio | {bits:.4f} bits per sample |" for title, bits in rivals(run)]
     return rows

@@ -136,3 +136,9 @@ class CodesDataset(Dataset):
             f"{self.cache.root}: {frames:,} frames of {self.num_codebooks} codes ({seconds / 60:.2f} min in "
             f"{len(self.segments)} stretches) by {made.codec}; {len(self)} items an epoch"
         ]
+
+
+if __name__ == "__main__":
+    from codes.data.audio import preview
+
+    preview.main("codes")

@@ -156,8 +156,9 @@ def _items_per_second(dataset: Dataset) -> float:
 
 
 def _sounds(item: dict[str, Any]) -> list[str]:
-    """The keys that hold sound: integers or floats (C, T)."""
-    return [key for key, value in _tables(item) if value.dtype.kind in "if" and len(value) <= _MOST_CHANNELS]
+    """The keys that hold sound: floats or integers of at most 32 bits (C, T)."""
+    tables = [(key, value) for key, value in _tables(item) if value.dtype != np.int64]  # those are codes
+    return [key for key, value in tables if value.dtype.kind in "if" and len(value) <= _MOST_CHANNELS]
 
 
 def _bands(item: dict[str, Any]) -> list[str]:

@@ -98,6 +98,14 @@ _RIVALS: tuple[tuple[str, Callable[[Record], float | None], bool], ...] = (
 )
 
 
+def flac_share(run: Record) -> str | None:
+    """The best validation as a share of FLAC's size; None where they were not of the same samples."""
+    flac = flac_bits(run)
+    if run.best is None or not flac or judged_by(run) != BITS or run.option("eval.max_batches") is not None:
+        return None
+    return f"{100 * run.best['value'] / flac:.1f} % of FLAC"
+
+
 def judged_by(run: Record) -> str:
     """The validation figure whose least value marks the run's best checkpoint."""
     return run.option("eval.best_by") or (BITS if BITS in run.names("val") else "loss")

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from codes.trainer.report.charts import bars, number_text
-from codes.trainer.report.curves import BITS, charts_of, flac_bits, judged_by, place_chart, rivals
+from codes.trainer.report.curves import BITS, charts_of, flac_share, judged_by, place_chart, rivals
 from codes.trainer.report.options import differences_table, whole_text
 from codes.trainer.report.record import Record, read_run
 from codes.trainer.report.sounds import Embedder, Excerpt, Sound, excerpts
@@ -135,9 +135,9 @@ def _headline(run: Record, number: int) -> str:
     text = f'<p class="headline">{value:.3f} <small>{escape(unit)}, at step {step:,}</small></p>'
     if judge != BITS:
         return text
-    flac = flac_bits(run)
-    if flac:
-        text += f"<p>{100 * value / flac:.1f} % of FLAC on the same samples</p>"
+    share = flac_share(run)
+    if share:
+        text += f"<p>{share} on the same samples</p>"
     found = rivals(run)
     rows = [(run.name, value, f"run-{number}"), *((name, bits, "") for name, bits in found)]
     return text + (bars(rows, "bits per sample") if found else "")

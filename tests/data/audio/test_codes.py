@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from codes.data.audio import preview
 from codes.data.audio.codes import CodesDataset
 from codes.data.audio.codes_cache import CodecDescription, CodesCache, CodesCacheError
 from codes.data.audio.reader import read
@@ -204,3 +205,11 @@ def test_two_files_of_one_name_are_both_decoded(tmp_path: Path, encode: Callable
     root = encode(tmp_path / "two")
     assert command.main(["--decode", str(root), "--codec", str(codec), "--out", str(heard)]) == 0
     assert {path.name: soundfile.info(path).frames for path in heard.iterdir()} == {"a.wav": 900, "a.wav.wav": 500}
+
+
+def test_the_module_shows_what_there_is(music: Path, encode: Callable[..., Path], tmp_path: Path, capsys: Any) -> None:
+    preview.main("codes", ["--path", str(encode(music)), "--frames", "32", "--out", str(tmp_path / "x.png")])
+    printed = capsys.readouterr().out
+    assert "items an epoch" in printed
+    assert re.search(r"codes +\(\d+, 32\) +int64 ", printed)
+    assert not (tmp_path / "x.png").exists()  # codes are no sound

@@ -134,12 +134,20 @@ def test_a_page_is_whole_and_needs_nothing_else(make_run: Callable[..., Path]) -
 
 
 def test_the_headline_is_the_best_validation_beside_flac(make_run: Callable[..., Path]) -> None:
-    text = written(make_run(bits=7.0))
+    run = make_run(bits=7.0)
+    text = written(run)
+    assert "94.0 % of FLAC" in model_card(record.read_run(run), record.read_run(run), 40)
     assert "7.100 <small>bits per sample, at step 40" in text
     assert "94.0 % of FLAC on the same samples" in text
     assert "FLAC 7.55" in text
     assert "entropy of single samples 23.8 ↑" in text  # named, but not squeezing the curves
     assert "40 of 40 steps" in text
+
+
+def test_parts_of_the_validation_audio_are_not_compared(make_run: Callable[..., Path]) -> None:
+    run = make_run(bits=7.0, eval={"max_batches": 2})
+    assert "% of FLAC" not in written(run)
+    assert "% of FLAC" not in model_card(record.read_run(run), record.read_run(run), 40)
 
 
 def test_the_headline_is_of_what_marks_the_best(make_run: Callable[..., Path]) -> None:
