@@ -32,7 +32,7 @@ from compress_models import SHIPPED, ModelSearch, keep_model, model_codec, run_m
 from codes.compression.codec import BlockCodec, ModelError
 from codes.compression.container import Header
 from codes.compression.container_reader import CodedFile
-from codes.compression.container_writer import PcmForm
+from codes.compression.container_writer import PcmForm, Report
 
 _MOST_SECONDS = 1e9  # of an option: more than any file has
 
@@ -170,7 +170,7 @@ def _encode(options: argparse.Namespace) -> int:
     for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
         _say(line)
     if codecs and not encoded.report.codecs:
-        origin = f"not needed: no block of this file is smaller with {origin}"
+        origin = _why_no_model(encoded.report, origin)
     _say(f"model: {origin}")
     if encoded.report.codecs and not options.embed:
         try:
@@ -199,6 +199,15 @@ def _codecs(options: argparse.Namespace) -> tuple[bytes, list[BlockCodec], str]:
     if len(models) != 1:
         raise ModelError(f"there are {len(models)} models in {SHIPPED}: choose one with --model FILE")
     return models[0], [model_codec(models[0])], "the one that ships"
+
+
+def _why_no_model(report: Report, origin: str) -> str:
+    """Why a file was coded without the model from ``origin``."""
+    if report.unsuited:
+        return f"{origin} was not used: {'; '.join(report.unsuited)}"
+    if report.num_frames == 0:
+        return f"not needed: there are no samples for {origin}"
+    return f"not needed: no block of this file is smaller with {origin}"
 
 
 def _encoded_lines(encoded: Encoded, seconds: float, verified: bool) -> Iterator[str]:

@@ -52,6 +52,7 @@ class Report:
         channel_bits: (C,) bits that each channel took; where a codec does not tell, half of its pair's.
         codecs: the codecs with models that a decoder needs.
         refused: places at which a codec did not give back the same samples, so that another one was taken.
+        unsuited: why codecs with models could not code a block, each reason once.
     """
 
     num_frames: int = 0
@@ -61,6 +62,7 @@ class Report:
     channel_bits: np.ndarray
     codecs: tuple[CodecEntry, ...] = ()
     refused: list[str] = field(default_factory=list)
+    unsuited: list[str] = field(default_factory=list)
 
 
 def block_frames_for(seconds: float, form: PcmForm) -> int:
@@ -153,11 +155,12 @@ def _checked(blocks: Iterable[np.ndarray], header: Header) -> Iterator[np.ndarra
 
 @dataclass(frozen=True)
 class _Choice:
-    """A packet, the bits that each of its channels took, and the names of codecs that did not give it back."""
+    """A packet and the bits that each of its channels took; codecs that did not give it back, or could not code it."""
 
     packet: Packet
     channel_bits: np.ndarray
-    refused: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    unsuited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def _count(report: Report, coded: _CodedBlock, chooser: "_Chooser") -> None:
         name = chooser.name(choice.packet.codec)
         report.packets_by_codec[name] = report.packets_by_codec.get(name, 0) + 1
         report.refused += [f"packet {choice.packet.number}: {name}" for name in choice.refused]
+        report.unsuited += [reason for reason in choice.unsuited if reason not in report.unsuited]
 
 
 class _Chooser:
@@ -210,44 +214,56 @@ class _Chooser:
     def _choice(self, number: int, pcm: np.ndarray) -> _Choice:
         """The packet of (C, T) samples, C 1 or 2."""
         pcm = np.ascontiguousarray(pcm, np.int32)
-        num_zero_bits = _num_zero_bits(pcm)
-        pcm = pcm >> num_zero_bits
-        bits = self._header.bits - num_zero_bits
+        candidates, unsuited = self._candidates(number, pcm)
         refused = []
-        for codec, payload, channel_bits in self._candidates(pcm, bits):
-            if not self._verify or self._gives_back(codec, payload, pcm, bits):
-                return _Choice(Packet(number, codec, num_zero_bits, payload), channel_bits, tuple(refused))
-            refused.append(self.name(codec))
-        payload = self._codecs[RAW].encode(pcm, bits, self._header.sample_rate_hz)
-        even = np.full(len(pcm), 8 * len(payload) / len(pcm))
-        return _Choice(Packet(number, RAW, num_zero_bits, payload), even, tuple(refused))
+        for candidate in candidates:
+            if not self._verify or self._gives_back(candidate.packet, pcm):
+                return dataclasses.replace(candidate, refused=tuple(refused), unsuited=unsuited)
+            refused.append(self.name(candidate.packet.codec))
+        raw = self._made(RAW, number, pcm, _num_zero_bits(pcm))
+        return dataclasses.replace(raw, refused=tuple(refused), unsuited=unsuited)
 
-    def _candidates(self, pcm: np.ndarray, bits: int) -> list[tuple[int, bytes, np.ndarray]]:
-        """Codec, its bytes and its bits by channel, the smallest first; all smaller than the raw samples.
+    def _candidates(self, number: int, pcm: np.ndarray) -> tuple[list[_Choice], tuple[str, ...]]:
+        """What the codecs make of a block, the smallest first, all smaller than raw; and why models made nothing of it.
 
-        A codec with a model must save what it takes in the header, or a short file would grow by it.
+        Low bits that are all zero are left out, but where a model only codes samples of its own depth. A codec with a
+        model must save what it takes in the header, or a short file would grow by it.
         """
 
-        def cost(made: tuple[int, bytes, np.ndarray]) -> int:
-            return len(made[1]) + (ENTRY_BYTES if made[0] >= FIRST_MODEL else 0)
+        def cost(made: _Choice) -> int:
+            return len(made.packet.payload) + (ENTRY_BYTES if made.packet.codec >= FIRST_MODEL else 0)
 
-        found = []
-        for number, shared in list(enumerate(self._codecs))[LINEAR:]:
-            codec = copy.copy(shared)  # whose channel_bits no other thread writes
-            try:
-                payload = codec.encode(pcm, bits, self._header.sample_rate_hz)
-            except ValueError:
-                continue  # it does not code such blocks
-            if len(payload) < raw_bytes(pcm.size, bits):
-                found.append((number, payload, _channel_bits(codec, payload, len(pcm))))
-        return sorted(found, key=cost)
+        found, unsuited = [], []
+        num_zero_bits = _num_zero_bits(pcm)
+        most_bytes = raw_bytes(pcm.size, self._header.bits - num_zero_bits)
+        for codec in range(LINEAR, len(self._codecs)):
+            reason = ""
+            for left_out in {num_zero_bits: None, 0: None}:
+                try:
+                    made = self._made(codec, number, pcm, left_out)
+                except ValueError as error:  # it does not code such blocks
+                    reason = str(error)
+                    continue
+                found += [made] if len(made.packet.payload) < most_bytes else []
+                break
+            else:
+                unsuited += [reason] if codec >= FIRST_MODEL else []
+        return sorted(found, key=cost), tuple(unsuited)
 
-    def _gives_back(self, codec: int, payload: bytes, pcm: np.ndarray, bits: int) -> bool:
+    def _made(self, number: int, packet: int, pcm: np.ndarray, num_zero_bits: int) -> _Choice:
+        """What one codec makes of a block."""
+        codec = copy.copy(self._codecs[number])  # whose channel_bits no other thread writes
+        payload = codec.encode(pcm >> num_zero_bits, self._header.bits - num_zero_bits, self._header.sample_rate_hz)
+        return _Choice(Packet(packet, number, num_zero_bits, payload), _channel_bits(codec, payload, len(pcm)))
+
+    def _gives_back(self, packet: Packet, pcm: np.ndarray) -> bool:
+        (channels, frames), zeros = pcm.shape, packet.num_zero_bits
+        bits, rate = self._header.bits - zeros, self._header.sample_rate_hz
         try:
-            back = self._codecs[codec].decode(payload, len(pcm), pcm.shape[1], bits, self._header.sample_rate_hz)
+            back = self._codecs[packet.codec].decode(packet.payload, channels, frames, bits, rate)
         except ValueError:
             return False
-        return np.array_equal(back, pcm)
+        return np.array_equal(back << zeros, pcm)
 
 
 def entry_of(codec: BlockCodec) -> CodecEntry:

@@ -63,6 +63,7 @@ class Shift:
         self._hash, self._fingerprint = model_hash, fingerprint
         self.wrong = False
         self.too_long = False
+        self.only_bits = 0
 
     def model_hash(self) -> bytes:
         return self._hash
@@ -73,6 +74,8 @@ class Shift:
     def encode(self, pcm: np.ndarray, bits: int, sample_rate_hz: int) -> bytes:
         if self.too_long:
             return bytes(pcm.nbytes)
+        if self.only_bits not in (0, bits):
+            raise ValueError(f"codes {self.only_bits} bits, not {bits}")
         return zlib.compress(RawCodec().encode(pcm, bits, sample_rate_hz))[1:]
 
     def decode(self, data: bytes, num_channels: int, num_frames: int, bits: int, sample_rate_hz: int) -> np.ndarray:

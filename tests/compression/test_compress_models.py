@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.compression.compress_runs import run, siren, wav_bytes
+from tests.compression.containers import Shift
 
 
 def test_models_that_are_none(compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,6 +34,16 @@ def test_encode_says_which_model_and_why_none(
         song.write_bytes(wav_bytes(np.zeros((4000, 2), np.int32)))
         assert run(compress, "encode", song, coded, "--force", *options) == 0
         assert message in capsys.readouterr().out
+    song.write_bytes(wav_bytes(np.zeros((0, 2), np.int32)))
+    assert run(compress, "encode", song, coded, "--force", "--model", path) == 0
+    assert f"model: not needed: there are no samples for {path}" in capsys.readouterr().out
+    unsuited = Shift()
+    unsuited.only_bits = 8
+    song.write_bytes(wav_bytes(siren(2, 4000)))
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "model_codec", lambda *_: unsuited)
+        assert run(compress, "encode", song, coded, "--force", "--model", path) == 0
+    assert f"model: {path} was not used: codes 8 bits, not 16" in capsys.readouterr().out
     monkeypatch.setattr(compress, "shipped_models", list)
     assert run(compress, "encode", song, coded, "--force") == 0
     assert "model: none, for none is in " in capsys.readouterr().out

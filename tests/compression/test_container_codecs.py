@@ -50,6 +50,25 @@ def test_a_codec_that_does_not_give_back_the_samples_is_not_taken(tmp_path: Path
         list(coded.blocks())
 
 
+def test_a_codec_of_one_depth_gets_it_where_low_bits_are_zero(tmp_path: Path) -> None:
+    codec = Shift()
+    codec.only_bits = 16
+    pcm = repetitive() & ~3
+    report = write(tmp_path / "x.wsl", pcm, 16, codecs=[codec])
+    assert report.packets_by_codec == {"residual": 3}
+    assert report.unsuited == []
+    with CodedFile(tmp_path / "x.wsl", lambda entry, embedded: codec) as coded:
+        assert np.array_equal(np.concatenate(list(coded.blocks()), 1), pcm)
+
+
+def test_why_a_codec_codes_nothing_is_told_once(tmp_path: Path) -> None:
+    codec = Shift()
+    codec.only_bits = 8
+    report = write(tmp_path / "x.wsl", repetitive(), 16, codecs=[codec])
+    assert report.unsuited == ["codes 8 bits, not 16"]
+    assert report.codecs == ()
+
+
 @pytest.mark.parametrize("profile", ["exact", "fast"])
 def test_threads_make_no_difference(tmp_path: Path, profile: str) -> None:
     pcm = np.concatenate([signal(3, 5500, 16), np.tile(repetitive(4000)[:1], (3, 1)), signal(3, 100, 16)], 1)
