@@ -62,7 +62,7 @@ def write_codec(run: Path, out: Path, command: str) -> str:
     Raises:
         ValueError: the run gives no model that codes audio.
     """
-    data = residual_model_file(run, {"command": command}) if command else run_model(run)
+    data = residual_model_file(run, command) if command else run_model(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(data)
     return f"{out}: {len(data):,} bytes"

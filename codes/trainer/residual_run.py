@@ -2,11 +2,11 @@
 
     data = residual_model_file(Path("runs/residual_lm"))        # the best checkpoint, as one safetensors file
 
-The file holds the weights and, in its metadata, what a decoder must know, the options of the adaptive prediction, and
-for people the experiment as it ran and what else they are told.
+The file holds the weights and, in its metadata, what a decoder must know, the options of the adaptive prediction. Coded
+files name it by its hash, so nothing else is in it that differs between a run and its exported copy; a file that is to
+be published may say besides how it was made.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,12 @@ from codes.trainer.run_folder import choose_checkpoint
 SOURCES = ("residual_chunk", "linear_prediction")  # the dataset and the injector that predict
 
 
-def residual_model_file(run: Path, about: Mapping[str, str] | None = None) -> bytes:
+def residual_model_file(run: Path, command: str = "") -> bytes:
     """The model file of a run's best checkpoint: the same bytes whenever it is made.
 
     Args:
         run: folder of the run.
-        about: further metadata, for people.
+        command: how it was made, kept in the file for people together with the experiment as it ran.
 
     Raises:
         ValueError: the run has no `residual_lm`, or no whole checkpoint.
@@ -48,8 +48,10 @@ def residual_model_file(run: Path, about: Mapping[str, str] | None = None) -> by
     except CheckpointError as error:
         raise ValueError(str(error)) from error
     tensors: dict[str, np.ndarray] = {name: tensor.float().numpy() for name, tensor in weights.items()}
-    metadata = {"experiment": options.read_text(encoding="utf-8"), "step": str(step_of(checkpoint)), **(about or {})}
-    return residual_model_bytes(tensors, adaptive, mixtures, metadata)
+    about = {"step": str(step_of(checkpoint))}
+    if command:
+        about |= {"command": command, "experiment": options.read_text(encoding="utf-8")}
+    return residual_model_bytes(tensors, adaptive, mixtures, about)
 
 
 def _adaptive(experiment: Experiment) -> AdaptiveOptions:

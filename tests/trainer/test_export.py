@@ -13,8 +13,10 @@ from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.continuation import Continuation
 from codes.trainer.export import export_run, load_networks
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.residual_run import residual_model_file
 from codes.trainer.token_model import token_codec, token_model_file
 from scripts import export as command
+from tests.compression.compress_runs import siren, wav_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,9 +47,26 @@ def test_it_loads_the_averaged_weights(run: Path, exported: Path) -> None:
     assert "lm_ema.safetensors" not in names
 
 
-def test_it_continues_and_codes_audio(exported: Path) -> None:
+def test_it_continues_and_codes_audio(run: Path, exported: Path) -> None:
     assert Continuation(exported).name == "lm"
     assert token_codec(token_model_file(exported)).name
+    assert token_model_file(exported) == token_model_file(run), "coded files name it by its hash"
+
+
+def test_a_residual_model_keeps_its_hash_when_exported(tmp_path: Path) -> None:
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name in ("a", "b"):
+        (sounds / f"{name}.wav").write_bytes(wav_bytes(siren(1, 3000)))
+    short = [f"path.root={tmp_path}", f"datasets.train.path={sounds}", "datasets.train.batch_size=2", "train.niter=1",
+             "train.val_freq=1", "eval.max_batches=1", "use_tb_logger=false", "networks.lm.kwargs.hidden=8",
+             f"datasets.train.feature_folder={tmp_path / 'features'}"]  # fmt: skip
+    ExtensibleTrainer(load_experiment(ROOT / "experiments" / "residual_lm.yml", short)).train()
+    run = tmp_path / "residual_lm"
+    export_run(run, tmp_path / "out")
+    assert residual_model_file(tmp_path / "out") == residual_model_file(run)
+    assert str(tmp_path).encode() not in residual_model_file(run), "what is shared names no folder of ours"
+    assert b"how it was made" in residual_model_file(run, "how it was made")
 
 
 def test_the_card_has_figures_and_runs(exported: Path) -> None:
