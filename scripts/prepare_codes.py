@@ -3,9 +3,10 @@
     python scripts/prepare_codes.py EXPERIMENT.yml --key paired_mel_codes --out CODES [path.pretrain_model_dvae=FILE]
 
 EXPERIMENT is one that makes codes on its way (mel, then a discrete auto-encoder). Its injectors run as in validation up
-to the key that holds the codes, over datasets.train and datasets.val. CODES/train.jsonl and val.jsonl get the file, the
-text and the codes of each item: `gpt_tts` reads them (fetcher_mode: jsonl, path: CODES). Exit status: 0; 2 for wrong
-use.
+to the key that holds the codes, over datasets.train and datasets.val: over one recording at a time, without the silence
+that it is filled up with, so that the codes, and how many there are, are the network's own. CODES/train.jsonl and
+val.jsonl get the file, the text and the codes of each item: `gpt_tts` reads them (fetcher_mode: jsonl, path: CODES).
+Exit status: 0; 2 for wrong use.
 """
 
 import argparse
@@ -57,19 +58,19 @@ def _coded(parts: Parts, loader: Loader, options: argparse.Namespace) -> Iterato
         network.eval()
     for number in range(len(loader)):
         batch = loader.next()
-        codes = _codes(parts, batch, options.key, number)
-        for name in (options.file_key, options.text_key, options.length_key):
+        for name in (options.file_key, options.text_key, options.length_key, options.audio_key):
             if name not in batch:
                 raise ValueError(f"the items have no {name!r}: they have {', '.join(batch)}")
-        lengths = -(-torch.as_tensor(batch[options.length_key]) // options.ratio)
-        rows = zip(batch[options.file_key], batch[options.text_key], codes.cpu(), lengths.tolist(), strict=True)
-        for file, text, row, length in rows:
-            yield {"audio": str(file), "text": text, "codes": row[:length].tolist()}
+        for index, (file, text) in enumerate(zip(batch[options.file_key], batch[options.text_key], strict=True)):
+            item = {key: value[index : index + 1] for key, value in batch.items()}
+            item[options.audio_key] = item[options.audio_key][..., : int(item[options.length_key][0])]
+            codes = _codes(parts, item, options.key, number)
+            yield {"audio": str(file), "text": text, "codes": codes[0].tolist()}
 
 
 @torch.inference_mode()
 def _codes(parts: Parts, batch: dict[str, Any], key: str, number: int) -> torch.Tensor:
-    """The codes (B, n) of a batch.
+    """The codes (B, n) of a batch, here of one item.
 
     Raises:
         ValueError: no injector writes that key, or it holds something else.
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of it that are set otherwise")
     parser.add_argument("--key", required=True, help="the key that holds the codes, (items, codes)")
     parser.add_argument("--out", type=Path, required=True, metavar="CODES", help="the folder that is made")
-    parser.add_argument("--ratio", type=int, default=1024, help="samples for each code (default: %(default)s)")
+    parser.add_argument("--audio-key", default="wav", help="the sound of each item (default: %(default)s)")
     parser.add_argument("--length-key", default="wav_lengths", help="samples of each item (default: %(default)s)")
     parser.add_argument("--text-key", default="real_text", help="the text of each item (default: %(default)s)")
     parser.add_argument("--file-key", default="filenames", help="the file of each item (default: %(default)s)")

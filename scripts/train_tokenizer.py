@@ -24,6 +24,9 @@ from codes.data.text.tokenizer import BpeTokenizer, TokenizerError, unknown_repo
 from codes.data.text.tokenizer_training import train_tokenizer
 
 
+MOST_NAMED = 4  # rows that cannot be understood; the others are counted
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = _parser()
@@ -50,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _texts(path: Path, mode: FetcherMode | None) -> Iterator[str]:
     """The lines of a text file, or the texts of a data set."""
     if mode is not None:
-        yield from (row.text for row in read_transcripts(path, mode).rows)
+        found = read_transcripts(path, mode)
+        for problem in found.problems[:MOST_NAMED]:
+            print(f"left out: {problem}")
+        if found.problems:
+            print(f"left out: {len(found.problems)} of {len(found.rows) + len(found.problems)} rows of {path}")
+        yield from (row.text for row in found.rows)
         return
     try:
         yield from path.read_text(encoding="utf-8").splitlines()

@@ -1,5 +1,6 @@
 """Codes made beforehand: what the injectors make is what gpt_tts reads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from codes.experiment import load_experiment
 from codes.trainer.build import build
 from scripts import prepare_codes as command
 from tests.data.audio import speech_corpora as corpora
+from tests.speech_networks import write_networks
 
 PARTS = '''
 import torch
@@ -72,7 +74,7 @@ def test_codes_are_written_for_both_phases_and_read(
     experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "codes"
-    assert command.main([str(experiment), "--key", "codes", "--out", str(out), "--ratio", "1000"]) == 0
+    assert command.main([str(experiment), "--key", "codes", "--out", str(out)]) == 0
     assert f"look at it with: python -m codes.data.audio.gpt_tts --fetcher-mode jsonl --path {out}" in (
         capsys.readouterr().out
     )
@@ -88,11 +90,30 @@ def test_codes_are_written_for_both_phases_and_read(
     assert sorted(seen.values()) == sorted(corpora.TEXTS)
 
 
+def test_there_are_as_many_codes_as_the_networks_make(experiment: Path, tmp_path: Path) -> None:
+    """A mel has a frame more than hops: the GPT counts wav_lengths // 1024 + 1 codes, and so many there must be."""
+    networks = write_networks(tmp_path)
+    values = yaml.safe_load(experiment.read_text())
+    values["steps"]["one"]["injectors"] |= {
+        "mel": {"type": "torch_mel_spectrogram", "in": "wav", "out": "mel"},
+        "tokens": {"type": "discrete_token", "dvae_config": str(networks), "in": "mel", "out": "tokens"},
+    }
+    file = experiment.with_name("tokens.yml")
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert command.main([str(file), "--key", "tokens", "--out", str(tmp_path / "codes")]) == 0
+    lines = [
+        json.loads(line) for path in (tmp_path / "codes").glob("*.jsonl") for line in path.read_text().splitlines()
+    ]
+    assert len(lines) == len(corpora.TEXTS)
+    for line in lines:
+        assert len(line["codes"]) == read(line["audio"]).shape[1] // 1024 + 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--key", "kodes"], "--key kodes: no injector writes it; they write "),
-        (["--key", "made"], "--key made holds (3, 1, 9000), needs whole numbers (items, codes)"),
+        (["--key", "made"], "--key made holds (1, 1, 8000), needs whole numbers (items, codes)"),
         (["--key", "codes", "--text-key", "words"], "the items have no 'words': they have real_text"),
         (["--key", "codes", "datasets.train.path=none"], "path: none does not exist"),
     ],

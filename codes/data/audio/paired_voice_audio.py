@@ -74,9 +74,8 @@ class PairedVoiceAudioDataset(SpeechDataset):
         super().__init__(**speech)
         if load_conditioning:
             self.find_companions(conditioning_self, _LONELY)
-            named = all(row.speaker for row in self._rows.values())
             groups = len({self.group(segment) for segment in self.segments})
-            which = "speakers" if named else "speakers, or folders where the metadata names none"
+            which = "speakers" if self.speakers_known() else "speakers, or folders where the metadata names none"
             self._notes.append(f"conditioning clips come from the same of {groups} {which}")
 
     @classmethod

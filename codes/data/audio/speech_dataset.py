@@ -58,7 +58,7 @@ class SpeechDataset(ClipDataset, abstract=True):
         self._min_seconds = min_wav_seconds
         self.screen = TextScreen(max_text_length, use_bpe_tokenizer, tokenizer_vocab, text_cleaners)
         self.left_out = LeftOut()
-        self._rows: dict[Path, Row] = {}
+        self._rows: dict[Path, dict[int, Row]] = {}  # of each file, by the frame where they begin
         super().__init__(path=path, **audio)
         self._rows = {recording.file.path: self._rows[recording.file.path] for recording in self.recordings}
 
@@ -79,8 +79,12 @@ class SpeechDataset(ClipDataset, abstract=True):
         if not rows:
             raise ValueError(self._nothing_left(len(found.rows)))
         scanned = super().find(list(rows), index)
-        self._rows = rows
-        files = [self._named(file) for file in scanned.files if self._fits(file)]
+        outside = [problem for file in scanned.files for problem in self._outside(file, rows[file.path])]
+        if self.on_error == "fail":
+            refuse(outside, len(found.rows))
+        problems += outside
+        self._rows = {file.path: self._fitting(file, rows[file.path]) for file in scanned.files}
+        files = [self._named(file) for file in scanned.files if self._rows[file.path]]
         notes = [*scanned.notes, *found.notes, *self.screen.notes(), self.screen.describe()]
         if found.without_text:
             names = ", ".join(file.name for file in found.without_text[:4])
@@ -97,11 +101,18 @@ class SpeechDataset(ClipDataset, abstract=True):
 
     def row(self, number: int) -> Row:
         """What the transcript says of clip ``number``."""
-        return self._rows[self.clip_path(number)]
+        return self._row_of(self.segments[number])
+
+    def _row_of(self, segment: Segment) -> Row:
+        return self._rows[segment.recording.file.path][segment.start_frame]
 
     def group(self, segment: Segment) -> str:
         """The speaker; where that is not known, the folder."""
-        return self._rows[segment.recording.file.path].speaker or super().group(segment)
+        return self._row_of(segment).speaker or super().group(segment)
+
+    def speakers_known(self) -> bool:
+        """Whether the metadata names the speaker of every clip."""
+        return all(row.speaker for rows in self._rows.values() for row in rows.values())
 
     def text(self, number: int) -> dict[str, Any]:
         """The text of clip ``number``: ``real_text``, ``padded_text`` (max_text_length,) int64, ``text_lengths``."""
@@ -111,23 +122,54 @@ class SpeechDataset(ClipDataset, abstract=True):
 
     def fingerprint(self) -> dict[str, Any]:
         """That of the audio, and a hash of the texts and of the tokenizer."""
-        texts = repr([(row.audio.name, row.text, row.codes) for row in self._rows.values()])
+        rows = [row for found in self._rows.values() for row in found.values()]
+        stretches = [(row.start_seconds, row.seconds) for row in rows if row.start_seconds or row.seconds is not None]
+        texts = repr([(row.audio.name, row.text, row.codes) for row in rows] + stretches)
         digest = hashlib.sha256(texts.encode("utf-8", "surrogateescape"))
         digest.update(self.screen.identity())
         return {**super().fingerprint(), "text": digest.hexdigest()[:16]}
 
-    def _first_rows(self, rows: list[Row]) -> dict[Path, Row]:
-        """By file; of several rows for one file the first."""
-        kept: dict[Path, Row] = {}
+    def _first_rows(self, rows: list[Row]) -> dict[Path, dict[int, Row]]:
+        """By file and first frame; of several rows for one place the first."""
+        kept: dict[Path, dict[int, Row]] = {}
         for row in rows:
-            if kept.setdefault(row.audio.absolute(), row) is not row:
+            start = round(row.start_seconds * self.sample_rate_hz)
+            if kept.setdefault(row.audio.absolute(), {}).setdefault(start, row) is not row:
                 self.left_out.add("whose recording an earlier row has", row.where)
         return kept
 
-    def _fits(self, file: IndexEntry) -> bool:
+    def _outside(self, file: IndexEntry, rows: dict[int, Row]) -> list[str]:
+        """Which rows reach beyond the end of their file; they are taken out. A tenth of a second is let pass."""
+        problems = []
+        for start, row in list(rows.items()):
+            end = row.start_seconds + (row.seconds or 0.0)
+            if end > file.seconds + 0.1 or start >= self._frames_of(file):
+                problems.append(f"{row.where}: ends at {end:g} s, but {file.path} has {file.seconds:.2f} s")
+                del rows[start]
+        return problems
+
+    def _fitting(self, file: IndexEntry, rows: dict[int, Row]) -> dict[int, Row]:
+        """The rows whose recording has a length that is wanted."""
+        return {start: row for start, row in rows.items() if self._fits(self._length_of(row, start, file), row.where)}
+
+    def _frames_of(self, file: IndexEntry) -> int:
+        """Its frames at the dataset's rate."""
+        return num_resampled(file.info.num_frames, file.info.sample_rate_hz, self.sample_rate_hz)
+
+    def _length_of(self, row: Row, start: int, file: IndexEntry) -> int:
+        rest = self._frames_of(file) - start
+        return rest if row.seconds is None else min(rest, round(row.seconds * self.sample_rate_hz))
+
+    def _segments(self) -> list[Segment]:
+        """One for each row."""
+        return [
+            replace(segment, start_frame=start, num_frames=self._length_of(row, start, segment.recording.file))
+            for segment in super()._segments()
+            for start, row in self._rows[segment.recording.file.path].items()
+        ]
+
+    def _fits(self, frames: int, where: str) -> bool:
         """Whether a recording has a length that is wanted."""
-        frames = num_resampled(file.info.num_frames, file.info.sample_rate_hz, self.sample_rate_hz)
-        where = self._rows[file.path].where
         if frames < self._min_seconds * self.sample_rate_hz:
             self.left_out.add(f"shorter than {self._min_seconds:g} seconds", where)
             return False
@@ -138,7 +180,7 @@ class SpeechDataset(ClipDataset, abstract=True):
         return True
 
     def _named(self, file: IndexEntry) -> IndexEntry:
-        row = self._rows[file.path]
+        row = next(iter(self._rows[file.path].values()))
         metadata = Path(row.where.rpartition(":")[0])
         place = os.path.relpath(file.path, metadata.parent.absolute()).replace(os.sep, "/")
         return replace(file, relative=f"{row.speaker}/{file.path.name}" if row.speaker else place)

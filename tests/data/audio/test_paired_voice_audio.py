@@ -227,6 +227,63 @@ def test_what_is_left_out_is_counted_by_reason_with_file_and_row(tmp_path: Path)
     assert "characters that the tokenizer does not know, with their number: '<' 1, '>' 1" in report
 
 
+def test_stretches_of_long_files(tmp_path: Path):
+    """NeMo's offset and duration: several clips of one file, each with its own text, at the dataset's rate."""
+    pcm = corpora.write(tmp_path / "long.wav", 24_000)
+    records = [
+        {"audio_filepath": "long.wav", "text": "one.", "offset": 0.0, "duration": 1.0, "speaker": "a"},
+        {"audio_filepath": "long.wav", "text": "two.", "offset": 1.25, "duration": 0.75, "speaker": "b"},
+        {"audio_filepath": "long.wav", "text": "rest.", "offset": 2.25, "speaker": "a"},
+        {"audio_filepath": "long.wav", "text": "short.", "offset": 2.0, "duration": 0.1, "speaker": "a"},
+        {"audio_filepath": "long.wav", "text": "again.", "offset": 1.25, "duration": 0.5, "speaker": "a"},
+    ]
+    path = corpora.json_lines(tmp_path, records)
+    data = paired(path, fetcher_mode="jsonl")
+    assert texts(data) == ["one.", "two.", "rest."]
+    for index, (start, stop) in enumerate(((0, 8000), (10_000, 16_000), (18_000, 24_000))):
+        made = item(data, index)
+        assert made["wav_lengths"] == stop - start
+        np.testing.assert_array_equal(made["wav"][0, : stop - start] * 32768, pcm[0, start:stop])
+        assert not made["wav"][0, stop - start :].any()
+    assert [data.row(index).speaker for index in range(3)] == ["a", "b", "a"]
+    assert f"left out: 1 shorter than 0.6 seconds ({path}:4)" in data.report()
+    assert f"left out: 1 whose recording an earlier row has ({path}:5)" in data.report()
+    moved = corpora.json_lines(tmp_path / "moved", [record | {"audio_filepath": "../long.wav"} for record in records])
+    same = paired(moved, fetcher_mode="jsonl").fingerprint()["text"]
+    assert same == data.fingerprint()["text"]
+    records[2]["offset"] = 2.0
+    changed = corpora.json_lines(tmp_path, records, "changed.jsonl")
+    assert paired(changed, fetcher_mode="jsonl").fingerprint()["text"] != same
+    twice = paired(path, fetcher_mode="jsonl", sample_rate=16_000, max_wav_length=20_000)
+    assert [item(twice, index)["wav_lengths"] for index in range(3)] == [16_000, 12_000, 12_000]
+    with_voice = paired(path, fetcher_mode="jsonl", load_conditioning=True, conditioning_length=6000)
+    assert texts(with_voice) == ["one.", "rest."]  # of speaker a; of b there is one clip only
+    voice = item(with_voice, 0)["conditioning"][0, 0] * 32768
+    np.testing.assert_array_equal(voice, pcm[0, 18_000:24_000])
+
+
+def test_voxpopuli_as_the_hub_has_it(tmp_path: Path):
+    """data/LANGUAGE/asr_SPLIT.tsv, and the recordings in SPLIT/SPLIT_part_N.tar.gz, unpacked there."""
+    folder = tmp_path / "data" / "en"
+    header = "id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender\tis_gold_transcript\taccent"
+    for split, name in (("train", "20180613-0900-PLENARY-15-en_1"), ("dev", "20180613-0900-PLENARY-15-en_2")):
+        row = f"{name}\tRaw {split}.\traw {split}\t96725\t{split}\tmale\tTrue\tNone"
+        corpora.listed(folder, [header, row], f"asr_{split}.tsv")
+    corpora.listed(folder / "train", ["an archive"], "train_part_0.tar.gz")
+    with pytest.raises(TranscriptError, match=r"no recording is unpacked; unpack .*train_part_0.tar.gz and the others"):
+        paired(tmp_path, fetcher_mode="voxpopuli")
+    corpora.write(folder / "train" / "train_part_0" / "20180613-0900-PLENARY-15-en_1.wav")
+    corpora.write(folder / "dev" / "dev_part_0" / "20180613-0900-PLENARY-15-en_2.wav", seed=1)
+    for path in (tmp_path, folder, folder / "asr_train.tsv"):
+        data = paired(path, fetcher_mode="voxpopuli")
+        assert texts(data) == ["Raw train."]
+        assert data.row(0).speaker == "96725"
+    assert texts(paired(tmp_path, fetcher_mode="voxpopuli", phase="val")) == ["Raw dev."]
+    corpora.listed(tmp_path / "data" / "de", [header], "asr_train.tsv")
+    with pytest.raises(TranscriptError, match=r"several languages: give .*data/ and one of de, en"):
+        paired(tmp_path, fetcher_mode="voxpopuli")
+
+
 def test_nothing_left_says_why(tmp_path: Path):
     corpora.lj(tmp_path, ("a.", "b."), (9001, 9500))
     with pytest.raises(
@@ -247,7 +304,27 @@ def test_nothing_left_says_why(tmp_path: Path):
         ("jsonl", '{"text": "a"}', "train.txt:2: has no audio: needs one of audio, audio_filepath"),
         ("jsonl", '{"audio": 3, "text": "a"}', "train.txt:2: audio and text must be text, got 3 and 'a'"),
         ("jsonl", '{"audio": "a", "text": "a", "codes": [-1]}', "train.txt:2: codes must be a list of whole numbers"),
-        ("jsonl", '{"audio": "a", "text": "a", "offset": 2}', "train.txt:2: begins at 2 s of a recording"),
+        (
+            "jsonl",
+            '{"audio": "clips/a.wav", "text": "a", "offset": 2}',
+            "train.txt:2: ends at 2 s, but .*a.wav has 1.0",
+        ),
+        (
+            "jsonl",
+            '{"audio": "clips/a.wav", "text": "a", "offset": 0.5, "duration": 0.7}',
+            "train.txt:2: ends at 1.2 s, but .*a.wav has 1.00 s, of 2",
+        ),
+        ("jsonl", '{"audio": "a", "text": "a", "offset": -1}', "train.txt:2: offset must be a number of seconds, 0 or"),
+        (
+            "jsonl",
+            '{"audio": "a", "text": "a", "offset": "1"}',
+            "train.txt:2: offset must be a number of seconds, 0 or",
+        ),
+        (
+            "jsonl",
+            '{"audio": "a", "text": "a", "offset": 0, "duration": 0}',
+            "train.txt:2: duration must be a number of seconds, above 0, got 0",
+        ),
         ("jsonl", "[1]", "train.txt:2: is a JSON list, needs an object"),
     ],
 )

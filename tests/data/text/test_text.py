@@ -155,10 +155,13 @@ def test_a_tokenizer_for_another_language(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_tokenizer_from_transcripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "train.txt").write_text("a.wav|so it is.\nb.wav|and so on.\n")
+    (tmp_path / "train.txt").write_text("a.wav|so it is.\nno text\nb.wav|and so on.\nc.wav\n")
     out = tmp_path / "own.json"
     assert command.main([str(tmp_path / "train.txt"), "--fetcher-mode", "lj", "--out", str(out)]) == 0
-    assert "of 2 lines" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of 2 lines" in printed
+    assert f"left out: {tmp_path / 'train.txt'}:2: has 1 column(s) between |" in printed
+    assert f"left out: 2 of 4 rows of {tmp_path / 'train.txt'}" in printed
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@
 ``libritts``       ``path|text``, or a folder of LibriTTS: ``speaker/chapter/NAME.wav`` with ``NAME.normalized.txt``
 ``tsv``            ``text<TAB>path[<TAB>codes]``, ``path<TAB>text``, or any columns that a first line names
 ``mozilla_cv``     a TSV of Common Voice beside ``clips/``; of its folder train.tsv to train and dev.tsv to validate
-``voxpopuli``      a TSV of VoxPopuli beside its years; of its folder asr_train.tsv and asr_dev.tsv
-``jsonl``          JSON lines: ``audio`` (or audio_filepath, path), ``text``; if wanted ``speaker``, ``codes``
+``voxpopuli``      a TSV of VoxPopuli beside its years, or as the Hugging Face hub has it (``data/LANGUAGE`` with the
+                   archives unpacked); of its folder asr_train.tsv and asr_dev.tsv
+``jsonl``          JSON lines: ``audio`` (or audio_filepath, path), ``text``; if wanted ``speaker``, ``codes``, and
+                   ``offset`` and ``duration`` in seconds for a stretch of a file
 =================  ==================================================================================================
 
 Paths are relative to the file that names them. A row that cannot be understood is a problem with file and row.
@@ -149,17 +151,40 @@ def _mozilla_cv(path: Path, phase: str) -> Transcripts:
 
 
 def _voxpopuli(path: Path, phase: str) -> Transcripts:
-    """VoxPopuli: a header with ``id`` and ``raw_text``; recordings lie in a folder for each year."""
-    file = _file_in(path, ("asr_train.tsv" if phase == "train" else "asr_dev.tsv",), "voxpopuli")
+    """VoxPopuli: a header with ``id`` and ``raw_text``; recordings lie in a folder for each year, or anywhere below."""
+    name = "asr_train.tsv" if phase == "train" else "asr_dev.tsv"
+    languages = sorted(path.glob(f"data/*/{name}")) if path.is_dir() and not (path / name).is_file() else []
+    if len(languages) > 1:
+        there = ", ".join(file.parent.name for file in languages)
+        raise TranscriptError(f"path: {path} has several languages: give {path / 'data'}/ and one of {there}")
+    file = languages[0] if languages else _file_in(path, (name,), "voxpopuli")
     names, lines = _header(file)
-    found = _named_columns(file, names, lines, ("id", "id_"), ("raw_text", "normalized_text"), file.parent)
+    found = _named_columns(file, names, lines, ("id", "id_", "audio_id"), ("raw_text", "normalized_text"), file.parent)
+    below: dict[str, Path] = {}
     rows = []
     for row in found.rows:
         name = row.audio.name
         places = [file.parent / name[:4] / f"{name}{suffix}" for suffix in _VOXPOPULI_SUFFIXES]
         places += [file.parent / f"{name}{suffix}" for suffix in _VOXPOPULI_SUFFIXES]
-        rows.append(replace(row, audio=_first_there(places)))
+        audio = _first_there(places)
+        if not audio.is_file():
+            below = below or _recordings_below(file.parent)
+            audio = below.get(name, audio)
+        rows.append(replace(row, audio=audio))
     found.rows = rows
+    archives = sorted(file.parent.glob("*/*.tar.gz")) if rows and not any(row.audio.is_file() for row in rows) else []
+    if archives:
+        raise TranscriptError(f"path: {file}: no recording is unpacked; unpack {archives[0]} and the others beside it")
+    return found
+
+
+def _recordings_below(folder: Path) -> dict[str, Path]:
+    """Every audio file below a folder by its name without suffixes."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        suffix = next((suffix for suffix in _VOXPOPULI_SUFFIXES if file.name.endswith(suffix)), None)
+        if suffix is not None:
+            found.setdefault(file.name.removesuffix(suffix), file)
     return found
 
 
@@ -194,15 +219,36 @@ def _from_record(record: Any, folder: Path, where: str) -> Row | str:
         values[meaning] = None if name is None else record[name]
     if not isinstance(values["audio"], str) or not isinstance(values["text"], str):
         return f"audio and text must be text, got {values['audio']!r} and {values['text']!r}"
-    if record.get("offset"):
-        return f"begins at {record['offset']} s of a recording: only whole files are read; cut it into files first"
+    stretch = _stretch(record)
+    if isinstance(stretch, str):
+        return stretch
     codes = record.get("codes")
     if codes is not None and not (isinstance(codes, list) and all(type(c) is int and c >= 0 for c in codes)):
         return f"codes must be a list of whole numbers, got {str(codes)[:40]}"
     speaker = None if values["speaker"] is None else str(values["speaker"])
     made = None if codes is None else tuple(codes)
     audio = beside(folder, values["audio"])
-    return Row(audio=audio, text=values["text"].strip(), where=where, speaker=speaker, codes=made)
+    return Row(
+        audio=audio, text=values["text"].strip(), where=where, speaker=speaker, codes=made, start_seconds=stretch[0],
+        seconds=stretch[1],
+    )  # fmt: skip
+
+
+def _stretch(record: dict[str, Any]) -> tuple[float, float | None] | str:
+    """Where the recording begins and how long it is, by NeMo's keys; without ``offset`` it is the whole file.
+
+    Returns:
+        seconds and seconds (None: up to the end), or what is wrong with them.
+    """
+    given = record.get("offset")
+    if given is None:
+        return 0.0, None
+    for name, value in (("offset", given), ("duration", record.get("duration", 1))):
+        wrong = isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf")
+        if wrong or (name == "duration" and value == 0):
+            least = "0 or more" if name == "offset" else "above 0"
+            return f"{name} must be a number of seconds, {least}, got {str(value)[:40]}"
+    return float(given), float(record["duration"]) if "duration" in record else None
 
 
 def _named_columns(

@@ -23,6 +23,8 @@ class Row:
         speaker: who speaks, where that is known.
         codes: numbers that were made of the recording beforehand, where there are any.
         source: the number of the list it comes from, where there are several.
+        start_seconds: where in the file it begins.
+        seconds: how long it is; None: up to the file's end.
     """
 
     audio: Path
@@ -31,6 +33,8 @@ class Row:
     speaker: str | None = None
     codes: tuple[int, ...] | None = None
     source: int = 0
+    start_seconds: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(kw_only=True)
