@@ -15,7 +15,7 @@ from codes.trainer.nonfinite import find_nonfinite, first_nonfinite
 from codes.trainer.optim import Updater
 from codes.trainer.sampling import make_sampler
 from codes.trainer.trace import Record, trace
-from codes.yaml_source import OptionError
+from codes.yaml_source import Mark, OptionError
 
 
 def check(experiment: Experiment, devices: int | None = None, gpu: str | None = None) -> str:
@@ -61,12 +61,18 @@ def _trace_or_explain(experiment: Experiment, parts: Parts) -> list[Record]:
     try:
         return trace(parts, parts.train_loader.batch(0), 1, 0, experiment.options.train.mega_batch_factor)
     except Exception as error:
-        notes = getattr(error, "__notes__", [])
-        places = {str(entry.mark): entry for step in experiment.steps for entry in [*step.injectors, *step.losses]}
-        at = next((entry for note in notes for text, entry in places.items() if note.endswith(f", {text}")), None)
-        mark = at.mark if at else experiment.datasets["train"].mark
-        where = f"{at.name}: " if at else ""
-        raise OptionError([(mark, f"{where}{registry.reason(error)}")]) from error
+        problem = located(experiment, error) or (experiment.datasets["train"].mark, registry.reason(error))
+        raise OptionError([problem]) from error
+
+
+def located(experiment: Experiment, error: Exception) -> tuple[Mark, str] | None:
+    """What an injector or a loss of the experiment raised, with its place in the YAML; None for other errors."""
+    places = {str(entry.mark): entry for step in experiment.steps for entry in [*step.injectors, *step.losses]}
+    for note in getattr(error, "__notes__", []):
+        for text, entry in places.items():
+            if note.endswith(f", {text}"):
+                return entry.mark, f"{entry.name}: {registry.reason(error)}"
+    return None
 
 
 def options_batch(experiment: Experiment) -> int:

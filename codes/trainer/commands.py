@@ -93,9 +93,16 @@ def _with_experiment(arguments: argparse.Namespace, experiment: Experiment) -> i
 
         print(replay(experiment, arguments.replay))
         return OK
+    from codes.trainer.check import located
     from codes.trainer.distributed import joined
     from codes.trainer.extensible_trainer import ExtensibleTrainer
 
-    with joined(experiment.options) as ranks:
-        ExtensibleTrainer(experiment, arguments.fresh, ranks).train()
+    try:
+        with joined(experiment.options) as ranks:
+            ExtensibleTrainer(experiment, arguments.fresh, ranks).train()
+    except ValueError as error:  # an injector or a loss got what it does not take
+        problem = located(experiment, error)
+        if problem is None:
+            raise
+        raise OptionError([problem]) from error
     return OK

@@ -1,12 +1,14 @@
 """One named step and several: state, conditions, freezing, alternation, and errors that say where they come from."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import train
 from codes.registry import find
 from codes.trainer.state import State, batch_size, move
 from codes.yaml_source import OptionError
@@ -76,6 +78,19 @@ def test_errors_of_an_injector_say_where(toy: Any) -> None:
         rf"in injector breaks, step fit, {re.escape(str(toy.file))}:{line}(:\d+)?$", notes(caught.value), re.M
     )
     assert f"at iteration 1 of {toy.file}" in notes(caught.value)
+
+
+def test_the_command_line_says_where_without_a_traceback(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = toy.write(
+        {"steps.fit.injectors": {"breaks": {"type": "toy_fail", "in": "x", "out": "z"}, "predict": PREDICT}}
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(file)])
+    assert train.main() == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert re.fullmatch(rf"{re.escape(str(file))}:\d+:\d+: breaks: ValueError: no good .*\n", said)
 
 
 def test_errors_of_a_loss_say_where(toy: Any) -> None:
