@@ -11,7 +11,6 @@ wrong use.
 import argparse
 import collections
 import dataclasses
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from codes.console import write_out
 from codes.data.audio.listing.index import Index, build_index
 from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.listing.manifest_writer import WRITERS, manifest_text, write_manifest
 from codes.data.audio.listing.walk import no_audio_message
+
+_STATUS = "exit status: 0; 1 where files could not be read (the list of the others is written); 2 for wrong use"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not index.entries and not index.errors:
             raise ValueError(no_audio_message(options.paths, index.left_out))
         if options.out is None:
-            _print(manifest_text(options.format, _named(index.entries, options)))
+            write_out(manifest_text(options.format, _named(index.entries, options)))
         elif options.out != known:
             write_manifest(options.out, options.format, _named(index.entries, options))
     except (ValueError, OSError) as error:
@@ -76,7 +78,8 @@ def _named(entries: list[IndexEntry], options: argparse.Namespace) -> list[Index
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="index_audio.py", description=(__doc__ or "").split("\n")[0])
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="index_audio.py", description=about, epilog=_STATUS)
     parser.add_argument("paths", nargs="+", metavar="DIR", help="folders, audio files, lists of audio files")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the list goes (default: stdout)")
     parser.add_argument("--format", choices=sorted(WRITERS), default="jsonl", help="its form (default: %(default)s)")
@@ -86,15 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--float-bits", type=int, metavar="BITS", help="depth to read floating point samples at")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where relative paths in lists begin")
     return parser
-
-
-def _print(text: str) -> None:
-    """Write the list to stdout, whose reader may have seen enough before its end."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _summary(index: Index) -> Iterator[str]:

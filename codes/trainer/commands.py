@@ -71,9 +71,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.opt is not None:
         load_plugins(arguments.opt, arguments.overrides)
     if arguments.list is not None:
+        from codes.console import write_out
         from codes.describe import listing
 
-        print(listing(arguments.list))
+        write_out(listing(arguments.list))
         return OK
     from codes.schema import write_schema
 
