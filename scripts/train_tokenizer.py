@@ -23,7 +23,6 @@ from codes.data.text.cleaners import Cleaner
 from codes.data.text.tokenizer import BpeTokenizer, TokenizerError, unknown_report
 from codes.data.text.tokenizer_training import train_tokenizer
 
-
 MOST_NAMED = 4  # rows that cannot be understood; the others are counted
 
 
