@@ -14,7 +14,6 @@ and the signal's number (130 for Ctrl-C) where it was stopped, which leaves no f
 
 import argparse
 import contextlib
-import hashlib
 import os
 import signal
 import sys
@@ -27,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from compress_files import BLOCK_SECONDS, Encoded, check_paths, decode_file, encode_file
+from compress_info import counts, info_lines
 from compress_models import SHIPPED, ModelSearch, keep_model, model_codec, run_model, shipped_models
 
 from codes.compression.codec import BlockCodec, ModelError
 from codes.compression.container import Header
-from codes.compression.container_reader import CodedFile
 from codes.compression.container_writer import PcmForm, Report
 
 _MOST_SECONDS = 1e9  # of an option: more than any file has
@@ -41,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
         with _stopped_by_signals():
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:  # `info FILE | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is left to print goes nowhere, until the end)
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         _say(f"compress.py: error: {error}", sys.stderr)
         return 1
@@ -172,6 +176,10 @@ def _encode(options: argparse.Namespace) -> int:
     if codecs and not encoded.report.codecs:
         origin = _why_no_model(encoded.report, origin)
     _say(f"model: {origin}")
+    if any(entry.profile == "fast" for entry in encoded.report.codecs):
+        from codes.compression.token_codec import software
+
+        _say(f"note: decoding needs software and a processor as here ({software()}): keep the original")
     if encoded.report.codecs and not options.embed:
         try:
             for kept in keep_model(model, options.run):
@@ -217,23 +225,25 @@ def _encoded_lines(encoded: Encoded, seconds: float, verified: bool) -> Iterator
         yield f"note: {place} did not give back the same samples; another codec was taken"
     ratio = 100 * report.num_bytes / max(1, encoded.source_bytes)
     yield f"size: {encoded.source_bytes:,} -> {report.num_bytes:,} bytes, {ratio:.2f} %"
+    if report.num_bytes >= encoded.source_bytes:
+        yield "note: that is no smaller than the file itself: keep the file"
     if report.num_frames and form.layout != "bytes":
         by_channel = ", ".join(f"{bits / report.num_frames:.3f}" for bits in report.channel_bits)
         total = 8 * report.num_bytes / (report.num_frames * form.num_channels)
         yield f"bits per sample: {total:.3f} of {form.bits}; by channel {by_channel}"
-    yield "blocks: " + (_counts(report.packets_by_codec) or "none")
+    yield "blocks: " + (counts(report.packets_by_codec) or "none")
     checked = "decoded and found equal" if verified else "not verified"
     yield f"time: {seconds:.2f} s{_real_time(report.num_frames, form, seconds)}, {checked}"
 
 
 def _decode(options: argparse.Namespace) -> int:
     check_paths(options.source, options.target, force=options.force)
-    started = time.perf_counter()
+    started, search = time.perf_counter(), ModelSearch(options.model, options.run)
     with _progress("decode") as (on_start, on_block):
         decoded = decode_file(
             options.source,
             options.target,
-            ModelSearch(options.model, options.run),
+            search,
             keep_going=options.keep_going,
             start_seconds=options.start,
             seconds=options.seconds,
@@ -245,6 +255,8 @@ def _decode(options: argparse.Namespace) -> int:
     for line in decoded.damages:
         _say(line, sys.stderr)
     _say(f"size: {options.source.stat().st_size:,} -> {options.target.stat().st_size:,} bytes")
+    for name in search.used:
+        _say(f"model: {name}")
     _say(f"time: {seconds:.2f} s{_real_time(decoded.num_frames, decoded.header, seconds)}")
     return 1 if decoded.damages else 0
 
@@ -279,62 +291,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    def resolve(*_: object) -> BlockCodec:
-        raise AssertionError("packets are not decoded here")
-
-    with CodedFile(options.source, resolve) as coded:
-        header = coded.header
-        seconds = header.num_frames / header.sample_rate_hz
-        _say(f"samples: {header.num_frames} frames ({seconds:.2f} s) of {header.num_channels} channels, "
-             f"{header.bits} bits, {header.sample_rate_hz} Hz")  # fmt: skip
-        _say(f"md5 of the PCM: {header.md5.hex()}")
-        _say(f"original: {_LAYOUTS[header.layout]}")
-        for entry in header.codecs:
-            model = f", model {entry.model_hash.hex()}" if any(entry.model_hash) else ""
-            mark = f", fingerprint {entry.fingerprint.hex()}" if any(entry.fingerprint) else ""
-            _say(f"codec: {entry.name}, profile {entry.profile}{model}{mark}")
-        if header.model_bytes:
-            digest = hashlib.sha256(coded.embedded_model()).hexdigest()
-            _say(f"embedded model: {header.model_bytes:,} bytes, {digest}")
-        for line in _packet_lines(coded):
-            _say(line)
+    for line in info_lines(options.source):
+        _say(line)
     return 0
-
-
-_LAYOUTS = {
-    "none": "not a WAV; comes back as one",
-    "usual": "a WAV with the usual header",
-    "stored": "a WAV whose header, tags and trailing bytes are kept",
-    "bytes": "a file that is kept as its bytes",
-}
-
-
-def _packet_lines(coded: CodedFile) -> Iterator[str]:
-    """Sizes by channel, and how many blocks each codec has."""
-    header = coded.header
-    sizes, codecs = [0] * len(header.groups), {}
-    for number in range(header.num_packets):
-        packet = coded.packet(number)
-        if packet is None:
-            coded.note_damage(f"damaged in {header.place(number)}")
-            continue
-        sizes[number % len(sizes)] += len(packet.payload)
-        name = coded.codec_name(packet)
-        codecs[name] = codecs.get(name, 0) + 1
-    size = coded.path.stat().st_size
-    if header.num_frames:
-        rate = 8 * size / (header.num_frames * header.num_channels)
-        yield f"size: {size:,} bytes, {rate:.3f} bits per sample"
-        for group, bits in zip(header.groups, (8 * total for total in sizes), strict=True):
-            names = " and ".join(str(channel) for channel in group)
-            plural = "s" if len(group) > 1 else ""
-            yield f"channel{plural} {names}: {bits / (header.num_frames * len(group)):.3f} bits per sample"
-    seconds = header.block_frames / header.sample_rate_hz
-    yield f"blocks: {header.num_blocks} of {seconds:.2f} s; by codec: {_counts(codecs) or 'none'}"
-
-
-def _counts(by_codec: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(by_codec.items()))
 
 
 def _real_time(num_frames: int, form: PcmForm | Header, seconds: float) -> str:

@@ -246,9 +246,10 @@ def _source(source: Path, wav: WavFile | None) -> _Source:
             yield from audio.blocks(block_frames)
 
     form = PcmForm(sample_rate_hz=info.sample_rate_hz, num_channels=info.num_channels, bits=info.bits)
-    notes = [f"{info.format} comes back as WAV, with the same samples and without its tags"]
+    name = info.format.partition(" ")[0]  # "MP3" of "MP3 MPEG_LAYER_III"
+    notes = [f"{name} comes back as WAV, with the same samples and without its tags"]
     if info.lossy:
-        notes.append(f"{info.format} is lossy: what is coded is its decoded samples, rounded to 16 bits")
+        notes.append(f"{name} is lossy: what is coded is its decoded samples, rounded to 16 bits")
     return _Source(
         form=form, num_frames=info.num_frames, num_bytes=source.stat().st_size, blocks=blocks, notes=tuple(notes)
     )

@@ -91,10 +91,14 @@ class ModelSearch:
     Args:
         places: files and folders to look in first.
         runs: folders of runs, whose best checkpoints may be what is asked for.
+
+    Attributes:
+        used: where the models were found that were asked for, for people.
     """
 
     def __init__(self, places: Sequence[Path] = (), runs: Sequence[Path] = ()) -> None:
         self._places, self._runs = places, runs
+        self.used: list[str] = []
 
     def __call__(self, entry: CodecEntry, embedded: bytes) -> BlockCodec:
         """The codec; see `container_reader.Resolve`.
@@ -106,15 +110,21 @@ class ModelSearch:
             raise ModelError(f"needs the codec {entry.name!r} without a model, which there is not")
         wanted = entry.model_hash.hex()
         if embedded and _hash(embedded) == wanted:
-            return model_codec(embedded, "the embedded model")
+            return self._found("the embedded model", embedded)
         for name, data in self._candidates(wanted):
             if _hash(data) == wanted:
-                return model_codec(data, name)
+                return self._found(name, data)
         looked = [str(place) for place in (*self._places, *self._runs, SHIPPED, kept_models())]
         raise ModelError(
             f"needs the model {wanted}, which is not embedded and not in {', '.join(looked)}: give its file or its "
             "folder with --model, or its run with --run"
         )
+
+    def _found(self, name: str, data: bytes) -> BlockCodec:
+        named = [str(path) for path in (*self._places, *self._runs)]
+        is_other = bool(named) and not any(name.startswith(path) for path in named)
+        self.used.append(f"{name}, for {' and '.join(named)} is not the one" if is_other else name)
+        return model_codec(data, name)
 
     def _candidates(self, wanted: str) -> Iterator[tuple[str, bytes]]:
         """Names and bytes of model files, the likely ones first."""

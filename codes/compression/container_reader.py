@@ -350,6 +350,6 @@ def check_codec(entry: CodecEntry, codec: BlockCodec) -> None:
     if here.fingerprint != entry.fingerprint:
         raise ModelError(
             "was coded with other arithmetic: the fingerprint of this machine's software is "
-            f"{here.fingerprint.hex()}, the file's {entry.fingerprint.hex()}. Decode it with the versions of torch, "
-            "numba and numpy that it was coded with"
+            f"{here.fingerprint.hex()}, the file's {entry.fingerprint.hex()}. Decode it on the kind of processor and "
+            "with the version of torch that it was coded with: in profile fast these make a difference"
         )

@@ -260,6 +260,11 @@ class TokenCodec:
         return prefix[coded]
 
 
+def software() -> str:
+    """What the last bits of a model's probabilities depend on, besides the model."""
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _integers(weights: np.ndarray) -> np.ndarray:
     """Relative probabilities (N, V) as integers in float64, each at least 2^-24 of the whole; rows of nothing even."""
     weights = np.where(np.isfinite(weights) & (weights > 0), weights, 0.0)

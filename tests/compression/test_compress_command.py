@@ -230,6 +230,25 @@ def test_two_processes_and_other_threads(song: Path) -> None:
     assert back.read_bytes() == song.read_bytes()
 
 
+def test_a_reader_that_stops_is_no_error(
+    compress: ModuleType, song: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `info FILE | head -1` does."""
+    run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model")
+    capsys.readouterr()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1) as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert run(compress, "info", song.with_suffix(".wsl")) == 128 + signal.SIGPIPE
+        assert sys.stdout is not closed
+        sys.stdout.close()
+        with pytest.raises(BrokenPipeError):
+            closed.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # what is still in it goes somewhere
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_shows_the_speed(compress: ModuleType, song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import rich.console
 

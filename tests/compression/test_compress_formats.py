@@ -1,5 +1,6 @@
 """scripts/compress.py: files of every kind and form come back."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -27,12 +28,15 @@ def test_music_comes_back_smaller(compress: ModuleType, sample_bytes: int, chann
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24, 32])
-def test_full_scale_noise_grows_by_its_header_only(compress: ModuleType, bits: int, tmp_path: Path) -> None:
+def test_full_scale_noise_grows_by_its_header_only(
+    compress: ModuleType, bits: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 2 * 8000 * bits // 8).astype(np.uint8).tobytes()
     data = riff(form(2, bits, bits // 8), chunk(b"data", noise))
     (tmp_path / "x.wav").write_bytes(data)
     assert there_and_back(compress, tmp_path / "x.wav") == data
     assert (tmp_path / "x.wsl").stat().st_size < len(noise) + 200
+    assert "note: that is no smaller than the file itself: keep the file" in capsys.readouterr().out
 
 
 def test_headers_that_lie_about_their_empty_bits(compress: ModuleType, tmp_path: Path) -> None:
@@ -71,6 +75,11 @@ def test_floating_point_is_refused_or_kept_as_bytes(
     assert f"{path}: its samples are floating point, not integers; --bytes keeps any file" in capsys.readouterr().err
     assert not (tmp_path / "x.wsl").exists()
     assert there_and_back(compress, path, "--bytes") == data
+    capsys.readouterr()
+    assert run(compress, "info", tmp_path / "x.wsl") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"content: {len(data):,} bytes\n")
+    assert re.search(r"\nblocks: 1 of [0-9,]+ bytes; by codec", said)
     (tmp_path / "empty").write_bytes(b"")
     assert there_and_back(compress, tmp_path / "empty", "--bytes") == b""
 

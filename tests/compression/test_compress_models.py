@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.compression.compress_runs import run, siren, wav_bytes
-from tests.compression.containers import Shift
+from tests.compression.containers import Shift, repetitive
 
 
 def test_models_that_are_none(compress: ModuleType, song: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,11 +65,15 @@ def test_a_model_is_kept_and_found(
     assert run(compress, "info", coded) == 0
     assert f"codec: residual, profile exact, model {kept.stem[:32]}, fingerprint " in capsys.readouterr().out
     assert run(compress, "verify", coded) == 0
+    assert run(compress, "decode", coded, song.with_name("back.wav"), "--model", compress.SHIPPED) == 0
+    assert f"model: {kept}, for {compress.SHIPPED} is not the one\n" in capsys.readouterr().out
     kept.unlink()
-    assert run(compress, "decode", coded, song.with_name("back.wav")) == 1
+    assert run(compress, "decode", coded, song.with_name("back.wav"), "--force") == 1
     assert f"{coded}: needs the model {kept.stem[:32]}, which is not embedded and not in " in capsys.readouterr().err
+    capsys.readouterr()
     for place in (elsewhere, elsewhere / "m.safetensors"):
         assert run(compress, "decode", coded, song.with_name("back.wav"), "--model", place, "--force") == 0
+        assert f"model: {elsewhere / 'm.safetensors'}\n" in capsys.readouterr().out
         assert song.with_name("back.wav").read_bytes() == song.read_bytes()
 
 
@@ -101,6 +105,24 @@ def test_an_embedded_model_is_all_one_needs(
     assert f"embedded model: {len(model):,} bytes, " in capsys.readouterr().out
     assert run(compress, "decode", coded, song.with_name("back.wav")) == 0
     assert song.with_name("back.wav").read_bytes() == song.read_bytes()
+
+
+def test_that_a_fast_model_is_for_this_machine_is_said(
+    compress: ModuleType,
+    song: Path,
+    no_kept_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    song.write_bytes(wav_bytes(np.ascontiguousarray(repetitive(4000).T)))
+    path = song.with_name("m.safetensors")
+    path.write_bytes(b"a model")
+    for profile, is_said in (("fast", True), ("exact", False)):
+        monkeypatch.setattr(compress, "model_codec", lambda *_, profile=profile: Shift(profile))
+        assert run(compress, "encode", song, song.with_suffix(".wsl"), "--model", path, "--force") == 0
+        said = capsys.readouterr().out
+        assert "blocks: residual 1" in said
+        assert ("note: decoding needs software and a processor as here (torch " in said) == is_said
 
 
 @pytest.mark.parametrize("channels", [1, 3])
