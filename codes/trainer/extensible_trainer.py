@@ -175,6 +175,8 @@ class ExtensibleTrainer:
         last = self.step == options.train.niter
         if self.step % options.logger.print_freq == 0 or last:
             self._log()
+        elif self.step == 1:
+            self.progress.line(f"the first step is made; figures follow every {options.logger.print_freq} steps")
         if self._due(options.train.val_freq) or last:
             self._validate()
         if (self._due(options.logger.save_checkpoint_freq) or last) and self._saved_step != self.step:

@@ -245,3 +245,10 @@ def test_what_is_best_by_a_loss_is_not_compared_with_flac(tiny: Any) -> None:
 def test_datasets_of_different_depths_are_refused(tiny: Any) -> None:
     with pytest.raises(OptionError, match=r"integers differ in depth \(train 16, val 24\)"):
         ExtensibleTrainer(load_experiment(TINY, tiny("datasets.val.bits=24")))
+
+
+def test_the_first_step_is_said_where_figures_come_later(tiny: Any) -> None:
+    """Until then there is nothing to see of a run that works."""
+    said = "the first step is made; figures follow every 2 steps"
+    log = run(tiny("logger.print_freq=2", "train.val_freq=null", "samples=null")).folder.path / "log.txt"
+    assert log.read_text().count(said) == 1

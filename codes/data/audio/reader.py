@@ -18,12 +18,12 @@ from types import TracebackType
 
 import numpy as np
 
-from codes.data.audio.formats.info import AudioInfo, AudioReadError, Decoder, RawFile, open_file
+from codes.data.audio.formats.info import AudioInfo, AudioReadError, Decoder, RawFile, SilentVideoError, open_file
 from codes.data.audio.formats.pyav import PyAvDecoder, num_audio_streams
 from codes.data.audio.formats.sndfile import NotForSndfileError, SndfileDecoder
 from codes.data.audio.formats.wav_chunks import check_wav_format
 
-__all__ = ["AudioFile", "AudioInfo", "AudioReadError", "num_streams", "probe", "read", "to_bits"]
+__all__ = ["AudioFile", "AudioInfo", "AudioReadError", "SilentVideoError", "num_streams", "probe", "read", "to_bits"]
 
 # Files that libsndfile need not be asked about: Ogg, ID3 and MPEG frames, MP4, Matroska, WavPack, TTA, ASF.
 _FOR_FFMPEG = re.compile(rb"OggS|ID3|\xff[\xe0-\xff]|....ftyp|\x1aE\xdf\xa3|wvpk|TTA1|0&\xb2u\x8ef\xcf\x11", re.S)

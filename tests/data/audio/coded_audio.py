@@ -49,6 +49,15 @@ def tones(num_channels: int, num_frames: int, sample_rate_hz: int) -> np.ndarray
     return noise + np.stack([0.4 * np.sin(2 * np.pi * (300 + 100 * c) * time) for c in range(num_channels)])
 
 
+def write_silent_video(path: Path) -> None:
+    """Three pictures and no sound."""
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
+        for _ in range(3):
+            out.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
+        out.mux(video.encode(None))
+
+
 def write_coded(
     path: Path | io.BytesIO,
     codec: str,

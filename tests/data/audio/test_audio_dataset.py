@@ -18,7 +18,7 @@ from codes.data.audio.resample import num_resampled
 from codes.data.audio.stereo_chunk import StereoChunkDataset
 from codes.data.dataset import SKIPPED
 from codes.data.loader import Loader
-from tests.data.audio.coded_audio import write_coded
+from tests.data.audio.coded_audio import write_coded, write_silent_video
 
 
 def write(path: Path, num_frames: int, *, channels: int = 2, rate: int = 8000, seed: int = 0) -> np.ndarray:
@@ -64,6 +64,21 @@ def test_unreadable_files_stop_or_are_left_out_and_counted(tmp_path: Path, caplo
         assert name in caplog.text
     with pytest.raises(AudioReadError, match=r"max_errors is 1, and 2 files cannot be read; the last: .*wav"):
         dataset(tmp_path, on_error="skip", max_errors=1)
+
+
+def test_video_without_sound_is_left_out_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Nothing is wrong with it: neither training nor the count of errors stops at it, unless a list calls it audio."""
+    write(tmp_path / "good.wav", 500)
+    write_silent_video(tmp_path / "silent.mp4")
+    with caplog.at_level(logging.WARNING):
+        data = dataset(tmp_path)
+    assert data.num_errors == 0
+    assert [line for line in [*data.report(), *caplog.messages] if "silent" in line] == [
+        "left out: 1 of video without sound (silent.mp4)"
+    ]
+    (tmp_path / "list.json").write_text('{"silent.mp4": 100, "good.wav": 500}')
+    with pytest.raises(AudioReadError, match=r"silent\.mp4: has no audio stream in it"):
+        dataset(tmp_path / "list.json")
 
 
 def test_a_file_broken_in_the_middle_is_skipped_counted_and_stops_at_the_ceiling(tmp_path: Path):

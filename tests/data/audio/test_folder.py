@@ -1,6 +1,8 @@
 """Finding audio files: everything is counted, whatever is left out."""
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,15 @@ def test_files_and_several_folders_each_file_once(tmp_path: Path):
     result = scan([tmp_path / "x", tmp_path / "y", one])
     assert [file.relative for file in result.files] == ["one.wav", "two.wav"]
     assert result.left_out == {"found twice": [one]}
+
+
+def test_hard_links_count_once_and_copies_each(tmp_path: Path):
+    first = write(tmp_path / "a.wav")
+    os.link(first, tmp_path / "b.wav")
+    shutil.copy(first, tmp_path / "c.wav")
+    result = scan([tmp_path])
+    assert [file.relative for file in result.files] == ["a.wav", "c.wav"]
+    assert result.left_out == {"found twice": [tmp_path / "b.wav"]}
 
 
 def test_errors_name_what_is_there(tmp_path: Path):

@@ -28,6 +28,7 @@ from codes.data.audio.listing.index_entry import from_record, to_record
 from codes.data.audio.listing.manifest_record import ManifestError
 from codes.data.audio.listing.probe_process import ProbeProcesses
 from codes.data.audio.listing.walk import Candidate
+from tests.data.audio.coded_audio import write_silent_video
 
 
 def write(path: Path, num_frames: int = 100, channels: int = 2, rate_hz: int = 8000, subtype: str = "PCM_16") -> Path:
@@ -340,17 +341,11 @@ def test_floating_point_files_by_the_depth_asked_for(tmp_path: Path) -> None:
     assert build_index([tmp_path], known=known).errors
 
 
-def test_video_without_sound_is_an_error(tmp_path: Path) -> None:
-    import av
-
-    with av.open(str(tmp_path / "silent.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 16
-        for packet in (*stream.encode(av.VideoFrame(16, 16, "yuv420p")), *stream.encode(None)):
-            container.mux(packet)
+def test_video_without_sound_is_left_out(tmp_path: Path) -> None:
+    write_silent_video(tmp_path / "silent.mp4")
     found = build_index([tmp_path])
-    assert found.entries == []
-    assert "silent.mp4: " in found.errors[tmp_path / "silent.mp4"]
+    assert (found.entries, found.errors) == ([], {})
+    assert found.left_out == {"of video without sound": [tmp_path / "silent.mp4"]}
 
 
 class Terminal(io.StringIO):

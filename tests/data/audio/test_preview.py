@@ -1,8 +1,10 @@
 """``python -m codes.data.audio.stereo_chunk``: what it prints and draws, and one line for bad input."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,3 +107,15 @@ def test_fewer_items_are_pictured_and_said(
         assert capsys.readouterr().out.endswith(f"wrote {out}: wav of {number}\n")
         with Image.open(out) as image:
             assert image.size[1] <= most
+
+
+def test_files_that_are_left_out_are_said_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: Any
+):
+    monkeypatch.setattr(preview, "_TIMED_SECONDS", 0.02)
+    (folder / "broken.wav").write_text("words")
+    options = ["--path", str(folder), "--on-error", "skip", "--chunk-frames", "1000"]
+    preview.main("stereo_chunk", [*options, "--out", str(tmp_path / "picture.png")])
+    assert capsys.readouterr().out.count("broken.wav: ") == 1
+    assert not caplog.messages
+    assert logging.getLogger("codes.data.audio.audio_dataset").isEnabledFor(logging.WARNING), "only while it is made"

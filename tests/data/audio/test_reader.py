@@ -130,6 +130,21 @@ def test_streamed_wav_of_unknown_length_is_read(tmp_path: Path):
     np.testing.assert_array_equal(read(path), noise(16))
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "ALAC_16", "ULAW"])
+def test_streamed_caf_of_unknown_length_is_read(tmp_path: Path, subtype: str):
+    """A length of -1 means that the samples go on until the end."""
+    path, whole = tmp_path / "a.caf", tmp_path / "whole.caf"
+    for name in (path, whole):
+        write(name, noise(16), 16, subtype=subtype)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert probe(path) == probe(whole)
+    np.testing.assert_array_equal(read(path), read(whole))
+    np.testing.assert_array_equal(read(path, 77, 100), read(whole, 77, 100))
+
+
 def test_impossible_length(tmp_path: Path):
     path = tmp_path / "a.flac"
     write(path, noise(16), 16)

@@ -26,6 +26,7 @@ from tests.data.audio.coded_audio import (
     write_coded,
     write_lossless,
     write_lossy,
+    write_silent_video,
 )
 from tests.data.audio.flac_writer import crc, flac_bytes
 
@@ -343,11 +344,7 @@ def test_playlists_and_scripts_open_no_other_file(tmp_path: Path, script: bytes)
 
 
 def test_video_without_sound(tmp_path: Path):
-    with av.open(str(tmp_path / "a.mp4"), "w") as out:
-        video = out.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
-        for _ in range(3):
-            out.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
-        out.mux(video.encode(None))
+    write_silent_video(tmp_path / "a.mp4")
     for look in (probe, num_streams):
         with pytest.raises(AudioReadError, match=r"a\.mp4: has no audio stream in it"):
             look(tmp_path / "a.mp4")

@@ -24,6 +24,10 @@ class AudioReadError(OSError):
         )  # a name that is not UTF-8 can be printed
 
 
+class SilentVideoError(AudioReadError):
+    """A video without sound: nothing is wrong with it, but there is nothing to read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:
     """What an audio file holds. ``bits`` is the depth of the integers that `read` gives; ``format`` is for people.

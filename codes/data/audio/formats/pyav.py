@@ -23,6 +23,7 @@ from codes.data.audio.formats.info import (
     AudioInfo,
     AudioReadError,
     RawFile,
+    SilentVideoError,
     check_frames,
     check_stream,
     drop_padding,
@@ -350,8 +351,9 @@ def _open_container(raw: RawFile, reason: str) -> Any:
     except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise _not_audio(raw, reason, error) from error
     if not container.streams.audio:
+        kind = SilentVideoError if container.streams.video else AudioReadError
         container.close()
-        raise AudioReadError(f"{raw.path}: has no audio stream in it")
+        raise kind(f"{raw.path}: has no audio stream in it")
     return container
 
 

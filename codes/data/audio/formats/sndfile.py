@@ -26,7 +26,7 @@ from codes.data.audio.formats.info import (
     float_to_bits,
     refuse_floating,
 )
-from codes.data.audio.formats.wav_chunks import check_chunks, in_usual_order
+from codes.data.audio.formats.wav_chunks import check_chunks, in_usual_order, with_length
 
 # libsndfile's name of a sample type -> bits.
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -130,11 +130,11 @@ def _open(raw: RawFile) -> Any:
     try:
         return ReadFile(raw.path if os.name == "nt" else raw.file.fileno(), closefd=False)
     except troubles as error:
-        reordered: Any = in_usual_order(raw)
-        if reordered is None:
+        mended: Any = in_usual_order(raw) or with_length(raw)
+        if mended is None:
             raise NotForSndfileError(getattr(error, "error_string", str(error))) from error
     try:
-        return ReadFile(reordered)
+        return ReadFile(mended)
     except troubles as error:
         raise NotForSndfileError(getattr(error, "error_string", str(error))) from error
 

@@ -21,6 +21,7 @@ _PCM_TAGS = (1, 3, 0xFFFE)  # integers, floating point, and either in WAVE_FORMA
 _MOST_CHUNKS = 10_000
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")  # notes that programs hang on behind the last chunk
 _MOST_FORMAT_BYTES = 4096
+_MOST_CAF_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,16 @@ def in_usual_order(raw: RawFile) -> io.RawIOBase | None:
     header = b"WAVEfmt " + struct.pack("<I", form.num_bytes) + content + b"data" + struct.pack("<I", data.num_bytes)
     header = b"RIFF" + struct.pack("<I", min(len(header) + data.num_bytes, 0xFFFFFFFF)) + header
     return _Spliced(header, raw, data)
+
+
+def with_length(raw: RawFile) -> io.RawIOBase | None:
+    """A CAF whose samples have the length -1, which is "until the end", as a file that gives it; None for others."""
+    if not _is_caf(raw):
+        return None
+    data = next((chunk for chunk in _chunks(raw) if chunk.name == b"data"), None)
+    if data is None or data.num_bytes != 2**64 - 1 or data.start > _MOST_CAF_HEADER_BYTES:
+        return None
+    return _Spliced(raw.peek(0, data.start - 8) + struct.pack(">Q", raw.size_bytes - data.start), raw, data)
 
 
 class _Spliced(io.RawIOBase):

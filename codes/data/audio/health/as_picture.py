@@ -168,12 +168,12 @@ def _worst(diagnosis: Diagnosis, *kinds: str) -> dict[Path, tuple[int, int, int]
 
 
 def _kinds(panel: _Panel, diagnosis: Diagnosis) -> None:
-    """How many findings of each kind there are; the worst on top."""
+    """How many files the findings of each kind are about, one where they are about none; the worst on top."""
     tally: dict[tuple[str, str], int] = {}
     for finding in diagnosis.findings:
         key = (finding.severity, TITLES[finding.kind])
-        tally[key] = tally.get(key, 0) + 1
-    _text(panel.draw, (panel.corner[0] + 4, panel.corner[1] + 10), "findings", 17, _INK)
+        tally[key] = tally.get(key, 0) + max(1, len(finding.files))
+    _text(panel.draw, (panel.corner[0] + 4, panel.corner[1] + 10), "findings, by files", 17, _INK)
     place = panel.corner[0] + _PANEL[0] - 14
     for severity in ("note", "warning", "error"):
         name = f"{diagnosis.count(severity)} {severity}{'' if diagnosis.count(severity) == 1 else 's'}"

@@ -16,10 +16,11 @@ from codes.data.audio.listing.manifest_writer import write_manifest
 from codes.data.audio.listing.manifests import ManifestError, contradiction, read_records
 from codes.data.audio.listing.probe_process import ProbeProcesses, is_costly
 from codes.data.audio.listing.walk import Candidate, walk
-from codes.data.audio.reader import AudioReadError, facts
+from codes.data.audio.reader import AudioReadError, SilentVideoError, facts
 
 _DEFAULT_WORKERS = 8
 _FILES_PER_TASK = 16
+_SILENT = "of video without sound"
 _PLACE = "name a file for it in a folder that you can write to"
 
 
@@ -210,20 +211,23 @@ def _write_known(known: Path, index: Index) -> None:
         raise OSError(f"the index {known} cannot be written: {error.strerror or error}; {_PLACE}") from error
 
 
-def _take(index: Index, candidate: Candidate, result: IndexEntry | str) -> None:
+def _take(index: Index, candidate: Candidate, result: IndexEntry | SilentVideoError | str) -> None:
     """Add what came of a file; what a list says of it must be true."""
+    if isinstance(result, SilentVideoError) and not candidate.claims:
+        index.left_out.setdefault(_SILENT, []).append(candidate.path)
+        return
     if isinstance(result, IndexEntry):
         lies = (contradiction(claim, result.info) for claim in candidate.claims)
         result = next((lie for lie in lies if lie), result)
     if isinstance(result, IndexEntry):
         index.entries.append(result)
     else:
-        index.errors[candidate.path] = result
+        index.errors[candidate.path] = str(result)
 
 
 def _work(
     jobs: Sequence[_Job], hashes: bool, float_bits: int | None, workers: int, bar: FileProgress
-) -> Iterator[tuple[_Job, IndexEntry | str]]:
+) -> Iterator[tuple[_Job, IndexEntry | SilentVideoError | str]]:
     """Each file and what came of it, in the order given: an entry, or what is wrong.
 
     Threads read; what has to be decoded goes to processes, one a core.
@@ -231,7 +235,7 @@ def _work(
     costly_bytes = sum(job.candidate.size_bytes for job in jobs if is_costly(job.candidate.path))
     with ProbeProcesses(min(workers, os.cpu_count() or 1), costly_bytes) as processes:
 
-        def examine(start: int) -> list[tuple[_Job, IndexEntry | str]]:
+        def examine(start: int) -> list[tuple[_Job, IndexEntry | SilentVideoError | str]]:
             return [(job, _examine(job, hashes, float_bits, processes)) for job in jobs[start : start + num_each]]
 
         num_each = _FILES_PER_TASK if costly_bytes == 0 else 1
@@ -244,7 +248,9 @@ def _work(
             pool.shutdown(cancel_futures=True)
 
 
-def _examine(job: _Job, hashes: bool, float_bits: int | None, processes: ProbeProcesses) -> IndexEntry | str:
+def _examine(
+    job: _Job, hashes: bool, float_bits: int | None, processes: ProbeProcesses
+) -> IndexEntry | SilentVideoError | str:
     candidate, earlier = job.candidate, job.earlier
     path = candidate.path
     try:
@@ -256,7 +262,7 @@ def _examine(job: _Job, hashes: bool, float_bits: int | None, processes: ProbePr
         mark = sample_mark(path, candidate.size_bytes)
         status = path.stat()
     except AudioReadError as error:
-        return str(error)
+        return error if isinstance(error, SilentVideoError) else str(error)
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}"
     if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):

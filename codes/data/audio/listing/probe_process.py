@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from codes.data.audio.reader import AudioInfo, AudioReadError, probe
+from codes.data.audio.reader import AudioInfo, AudioReadError, SilentVideoError, probe
 
 # Formats whose header says how long they are: to open them costs less than to ask another process.
 _TOLD_BY_HEADER = (
@@ -86,7 +86,7 @@ class _Worker:
             message = f"{path}: the decoder crashed over it (exit status {process.returncode})"
             raise AudioReadError(message) from error
         if "error" in answer:
-            raise AudioReadError(answer["error"])
+            raise (SilentVideoError if answer["is_silent_video"] else AudioReadError)(answer["error"])
         return AudioInfo(**answer)
 
     def stop(self) -> None:
@@ -110,9 +110,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return vars(probe(Path(request["path"]), float_bits=request["float_bits"]))
     except AudioReadError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "is_silent_video": isinstance(error, SilentVideoError)}
     except OSError as error:
-        return {"error": f"{request['path']}: cannot be read: {error.strerror}"}
+        return {"error": f"{request['path']}: cannot be read: {error.strerror}", "is_silent_video": False}
 
 
 def _serve() -> None:

@@ -40,7 +40,8 @@ class Walk:
     """What was found.
 
     Args:
-        candidates: by real path; a file that is reached in several ways counts once.
+        candidates: by real path; a file that is reached in several ways counts once, by hard links as well. Copies are
+            files of their own; the doctor names them.
         left_out: reason -> paths.
         errors: path -> what is wrong: broken links, folders that cannot be listed, files that a list names in vain.
         notes: what a person should know besides.
@@ -50,6 +51,7 @@ class Walk:
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     errors: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    linked: set[tuple[int, int]] = field(default_factory=set)  # device and number of the files with several names
 
 
 def walk(paths: Sequence[str | os.PathLike[str]], manifest_root: Path | None = None) -> Walk:
@@ -141,6 +143,12 @@ def _add(found: Walk, real: str, path: Path, relative: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         found.left_out.setdefault(f"not a file but {_special(status)}", []).append(path)
         return
+    number = status.st_dev, status.st_ino
+    if status.st_nlink > 1 and status.st_ino:
+        if number in found.linked:
+            found.left_out.setdefault("found twice", []).append(path)
+            return
+        found.linked.add(number)
     found.candidates[real] = Candidate(
         relative=relative, path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns
     )
