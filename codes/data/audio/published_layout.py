@@ -162,9 +162,11 @@ class OfficialSplitDataset(PublishedDataset, abstract=True):
         if not self._official:
             return super().sides(files)
         train, val = self.official_sides(files)
+        other = "val" if self.phase == "train" else "train"
         if not (train if self.phase == "train" else val):
             raise ValueError(
                 f"split: official has no file of {self.corpus.name} for phase {self.phase!r}: of the {len(files)} "
-                f"files here {len(train)} are to train and {len(val)} to validate; take another subset, or split"
+                f"files here {len(train)} are to train and {len(val)} to validate; take phase {other!r}, another "
+                "subset or another split"
             )
         return train, val

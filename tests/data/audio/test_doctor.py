@@ -16,6 +16,7 @@ from codes.data.audio.doctor import diagnose, main
 from codes.data.audio.health.as_json import as_record
 from codes.data.audio.health.as_text import print_diagnosis
 from codes.data.audio.health.diagnosis import TITLES, Diagnosis, Finding, Plan, verdict
+from codes.data.audio.health.measure import measure
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.resample import resample
 from codes.data.audio.splits import Split
@@ -259,6 +260,12 @@ def test_offset(tmp_path: Path):
     assert finding.values["share"] == pytest.approx(400 / 32768, rel=0.05)
 
 
+def test_half_a_step_is_no_offset(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", (noise(rms=600.0) & ~255).T, RATE_HZ, subtype="PCM_U8")
+    assert measure(tmp_path / "a.wav").offsets[0] < -0.003
+    assert "offset" not in kinds(examine(tmp_path)).get("a.wav", set())
+
+
 def test_a_one_sided_drum_has_no_offset(tmp_path: Path):
     time = np.arange(66_150) / RATE_HZ
     drum = 12_000 * np.exp(-30 * time) + noise(num_channels=1, num_frames=66_150, rms=300.0)
@@ -280,8 +287,17 @@ def test_equal_up_to_a_gain(tmp_path: Path, gain: float):
     write(tmp_path / "a.wav", np.rint(np.concatenate([left, gain * left])).astype(np.int16))
     finding = only(examine(tmp_path))
     assert finding.kind == "fake_stereo"
-    assert finding.values["gain"] == pytest.approx(gain, rel=1e-3)
+    assert finding.values["pairs"][0]["gain"] == pytest.approx(gain, rel=1e-3)
     assert ("inverted" in finding.what) == (gain < 0)
+
+
+def test_several_equal_channels_are_one_finding(tmp_path: Path):
+    left, right = noise(num_channels=2)
+    write(tmp_path / "a.wav", np.stack([left, right, left, right, left]))
+    finding = only(examine(tmp_path))
+    words = [f"channels {i} and {j} are equal, sample by sample" for i, j in ((0, 2), (0, 4), (1, 3))]
+    assert finding.what == "; ".join(words)
+    assert finding.advice == "channels: {select: [0, 1]} takes each signal once"
 
 
 def test_nearly_equal_channels_are_stereo(tmp_path: Path):

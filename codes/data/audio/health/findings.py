@@ -60,7 +60,7 @@ def file_findings(file: FileReport) -> list[Finding]:
         *_clipping(file, measures),
         *_silence(file, measures),
         *_channels(file, info, measures),
-        *_offset(file, measures),
+        *_offset(file, info, measures),
     ]
     if measures.band is not None:
         found += _band(file, info, measures.band)
@@ -105,11 +105,14 @@ def _channels(file: FileReport, info: AudioInfo, measures: Measures) -> list[Fin
         others = [other for other in range(info.num_channels) if other not in measures.dead_channels]
         what, option = f"channel {channel} never changes", f"channels: {{select: {others}}}"
         found.append(_warning(file, "dead_channel", what, f"{option} takes the others", option, channel=channel))
-    for i, j, gain in measures.equal_channels:
-        what = f"channels {i} and {j} {_alike(gain)}"
-        option = f"channels: {{select: {[c for c in range(info.num_channels) if c != j]}}}"
-        advice = f"{option} takes one of them"
-        found.append(_warning(file, "fake_stereo", what, advice, option, channels=[i, j], gain=gain))
+    if measures.equal_channels:
+        spare = {j for _, j, _ in measures.equal_channels}
+        named = [(i, j, gain) for i, j, gain in measures.equal_channels if i not in spare]
+        what = "; ".join(f"channels {i} and {j} {_alike(gain)}" for i, j, gain in named)
+        option = f"channels: {{select: {[c for c in range(info.num_channels) if c not in spare]}}}"
+        advice = f"{option} takes one of them" if len(spare) == 1 else f"{option} takes each signal once"
+        pairs = [{"channels": [i, j], "gain": gain} for i, j, gain in named]
+        found.append(_warning(file, "fake_stereo", what, advice, option, pairs=pairs))
     return found
 
 
@@ -122,9 +125,9 @@ def _alike(gain: float) -> str:
     return f"are one signal, {inverted}at {_decibels(abs(gain))} of each other"
 
 
-def _offset(file: FileReport, measures: Measures) -> list[Finding]:
+def _offset(file: FileReport, info: AudioInfo, measures: Measures) -> list[Finding]:
     worst = max(measures.offsets, key=abs)
-    if abs(worst) < OFFSET_SHARE:
+    if abs(worst) < max(OFFSET_SHARE, 2.0 ** (1 - info.bits)):  # less than one step of the integers is rounding
         return []
     advice = "filter it out: a high-pass below 20 Hz, or subtract the mean"
     return [_warning(file, "offset", f"a mean of {worst:+.4f} of full scale throughout", advice, share=worst)]
