@@ -88,7 +88,7 @@ def test_generator_and_discriminator_are_each_trained_by_their_step(make_run: Ca
     assert moved("generator")
     assert not moved("discriminator")
     rates = {n: u[0].optimizer.param_groups[0]["base_lr"] for n, u in trainer.parts.updaters.items()}
-    assert rates["discriminator"] == 4 * rates["generator"]
+    assert rates["discriminator"] == 2 * rates["generator"]
 
 
 @pytest.mark.parametrize("kind", ["gan", "hinge"])
