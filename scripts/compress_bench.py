@@ -11,6 +11,10 @@ coded each by itself, as in "Language Modeling Is Compression" (ICLR 2024). Ever
     rate           coded size over raw size in percent: with headers, without them, and with the model counted once
     of REFERENCE   size in percent of that coder's: of all files together, and the mean over files
 
+Coders of others: "flac" is libFLAC at level 8, "flac-best" the smallest of that and FFmpeg's encoder at level 12,
+"wavpack" FFmpeg's, "wavpack-slow" the same at its slowest (where --coders asks for it); and programs where they are on
+PATH: "flac-program" is `flac -8 -e -p`, "wavpack-program" `wavpack -hh -x4`.
+
 "wsl" is our file format: each block by linear prediction or by the model that ships, whichever is smaller; "wsl linear"
 is without the model. A run of residuals is measured likewise, a language model of tokens by itself: "NAME alone".
 --names takes only files that a list names: a model's figures are worth something on what it was not trained on.
@@ -45,7 +49,7 @@ from compress_bench_coders import (
 from compress_files import BLOCK_SECONDS
 
 from codes.compression.reference_codecs import CodedSize, coders
-from codes.data.audio.listing.folder import FoundFile, scan
+from codes.data.audio.listing.folder import IndexEntry, scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _check(options)
-        files = _named(scan(options.paths, progress=sys.stderr.isatty()).files, options.names)
+        found = scan(options.paths, on_error="collect", progress=sys.stderr.isatty())
+        files = _named(found.files, options.names)
         compared = _coders(options)
         out = CsvFile(options.csv)
         for part in (
@@ -118,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             _print_table(part, _bench(part, files, compared, options, out), compared, options)
         out.close()
+        for reason in found.errors.values():
+            print(f"left out: {reason}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
@@ -162,7 +169,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--mask-bits is {options.mask_bits}: it must be 1 to --bits - 1, and --bits be given")
 
 
-def _named(files: Sequence[FoundFile], names: Path | None) -> list[FoundFile]:
+def _named(files: Sequence[IndexEntry], names: Path | None) -> list[IndexEntry]:
     """The files whose names a list has; lines that begin with # are no names."""
     if names is None:
         return list(files)
@@ -192,7 +199,7 @@ def _coders(options: argparse.Namespace) -> list[Coder]:
 
 
 def _bench(
-    part: str, files: Sequence[FoundFile], compared: Sequence[Coder], options: argparse.Namespace, out: CsvFile
+    part: str, files: Sequence[IndexEntry], compared: Sequence[Coder], options: argparse.Namespace, out: CsvFile
 ) -> list[Row]:
     """Code everything; rows go to the CSV as they come, what is left out is said at the end."""
     if part == "chunks":

@@ -22,7 +22,7 @@ from codes.compression.container_packet import HEAD_BYTES
 from codes.compression.container_writer import PcmForm, block_frames_for, entry_of, write_coded_file
 from codes.compression.reference_codecs import CodedSize, NotCodedError, container_bits
 from codes.compression.token_codec import TokenCodec
-from codes.data.audio.listing.folder import FoundFile
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.reader import AudioFile
 from codes.trainer.injectors.pcm import MuLawInjector
 from codes.trainer.token_model import read_spec, token_codec
@@ -206,7 +206,7 @@ def shipped_coders(block_seconds: float, verify: bool = False) -> list[Coder]:
     return [WslCoder("wsl", [model_codec(data)], block_seconds, len(data), verify) for data in shipped_models()]
 
 
-def whole_files(files: Sequence[FoundFile], bits: int | None, seconds: float | None) -> Iterator[Excerpt | str]:
+def whole_files(files: Sequence[IndexEntry], bits: int | None, seconds: float | None) -> Iterator[Excerpt | str]:
     """Every file at its own depth or another one, or its middle; a sentence instead where it cannot serve."""
     for found in files:
         info = found.info
@@ -219,7 +219,7 @@ def whole_files(files: Sequence[FoundFile], bits: int | None, seconds: float | N
             yield _excerpt(found, (info.num_frames - length) // 2, length, bits or info.bits, found.relative)
 
 
-def _excerpt(found: FoundFile, start: int, num_frames: int, bits: int, name: str) -> Excerpt:
+def _excerpt(found: IndexEntry, start: int, num_frames: int, bits: int, name: str) -> Excerpt:
     """Frames of a file at its own depth or a lower one: low bits are dropped by an arithmetic shift.
 
     Never at a higher one: every coder would find the empty bits at once.
@@ -229,7 +229,7 @@ def _excerpt(found: FoundFile, start: int, num_frames: int, bits: int, name: str
     return Excerpt(name=name, pcm=pcm, bits=bits, sample_rate_hz=found.info.sample_rate_hz)
 
 
-def chunks(files: Sequence[FoundFile], num: int, chunk_bytes: int, bits: int, seed: int) -> Iterator[Excerpt | str]:
+def chunks(files: Sequence[IndexEntry], num: int, chunk_bytes: int, bits: int, seed: int) -> Iterator[Excerpt | str]:
     """Chunks of so many bytes of PCM (or the whole frames that fit), from random places, every place as likely.
 
     Raises:

@@ -3,6 +3,8 @@
 import csv
 import importlib
 import io
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,15 @@ def test_whole_files(bench: Any, folder: Path, tmp_path: Path, capsys: pytest.Ca
     line = next(line for line in table.splitlines() if line.startswith("flac "))
     assert line.split()[1] == "3"
     assert line.split()[-3:-1] == ["100.00", "100.00"]
+
+
+def test_files_that_cannot_be_read_are_named(bench: Any, folder: Path, tmp_path: Path, capsys: Any):
+    shutil.copy(folder / "a.wav", tmp_path)
+    (tmp_path / "cut.flac").write_bytes((folder / "b.flac").read_bytes()[:30])
+    assert bench.main([str(tmp_path), "--coders", "gzip"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("1 files at their own depth")
+    assert re.search(r"^left out: .*cut\.flac", said.err, re.M)
 
 
 def test_our_size_is_that_of_the_file_that_encode_writes(bench: Any, folder: Path, tmp_path: Path):
