@@ -41,6 +41,9 @@ class Univnet(Network):
     ) -> None:  # fmt: skip
         super().__init__()
         strides, dilations = strides or [8, 8, 4], dilations or [1, 3, 9, 27]
+        if min(bands, channels, *strides, *dilations) < 1:
+            found = f"{bands}, {channels}, {strides}, {dilations}"
+            raise ValueError(f"bands, channels, strides and dilations must be 1 or more, got {found}")
         transformers = require_transformers("univnet")
         self.model = transformers.UnivNetModel(
             transformers.UnivNetConfig(

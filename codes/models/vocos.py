@@ -31,8 +31,12 @@ class Vocos(Network):
         window: int = 1024, hop: int = 256, padding: Literal["center", "same"] = "center",
     ) -> None:  # fmt: skip
         super().__init__()
-        if num_layers < 1 or not 0 < hop <= window:
-            raise ValueError(f"num_layers must be 1 or more, hop 1 to window, got {num_layers}, {hop}, {window}")
+        sizes = bands, dim, intermediate_dim, num_layers
+        if min(sizes) < 1 or not 0 < hop <= window:
+            raise ValueError(
+                "bands, dim, intermediate_dim and num_layers must be 1 or more, hop 1 to window, "
+                f"got {', '.join(str(size) for size in (*sizes, hop, window))}"
+            )
         self.backbone = VocosBackbone(bands, dim, intermediate_dim, num_layers)
         self.head = SpectrumHead(dim, window, hop, padding == "center")
 

@@ -203,6 +203,15 @@ def test_a_mel_is_converted() -> None:
     assert (convert_mel(mel, source, wide)[-10:] == math.log(1e-5)).all()  # above 8 kHz nothing is known
 
 
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match=re.escape("must be 1 or more, got 100, 32, [8, 0], [1, 3, 9, 27]")):
+        Univnet(strides=[8, 0])
+    with pytest.raises(ValueError, match="hop 1 to window, got 100, 512, 1536, 8, 256, 128"):
+        Vocos(window=128)
+    with pytest.raises(ValueError, match="and the resblock lists, must go in pairs"):
+        HifiGan(resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1], [3]])
+
+
 def test_what_is_no_vocoder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"vocoder .*none does not exist \(HiFi-GAN: config\.json and g_"):
         open_vocoder(tmp_path / "none")
