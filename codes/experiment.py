@@ -320,13 +320,15 @@ class _Reader:
         if isinstance(component, Component):
             rules = registry.state_keys(component.cls)
             num_named = sum(not rule.written for rule in rules.values())  # they come after all other inputs
-            rest_given = len(flags.in_) >= len(input_names(component.cls)) - num_named
+            others = len(input_names(component.cls)) - (0 if takes_any_number(component.cls) else num_named)
+            rest_given = len(flags.in_) >= others
             for option, rule in rules.items():
                 key = component.options.get(option) if rule.written or rest_given else None
                 if key is None and rule.suffix and flags.out:
                     key = flags.out[0] + rule.suffix
                 keys = outputs if rule.written else inputs
-                keys += [key] if isinstance(key, str) and key not in keys else []
+                named = list(key.values()) if isinstance(key, dict) else key if isinstance(key, list) else [key]
+                keys += dict.fromkeys(key for key in named if isinstance(key, str) and key not in keys)
             for inner in (value for value in component.options.values() if isinstance(value, Component)):
                 for option in registry.state_keys(inner.cls).keys() & inner.options.keys():
                     mark = node.key_marks.get(option, node.mark)

@@ -93,7 +93,9 @@ class Output:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StateKey:
-    """Marks an option that names a key of the state, as DL-Art-School has some beside `in` and `out`.
+    """Marks an option that names a key of the state, or several (a list, or the values of a mapping).
+
+    DL-Art-School has some beside `in` and `out`.
 
     The injector then reads it after those under `in`, or writes it after those under `out`, in the order of the
     constructor's arguments; the constructor itself has no use for the name.

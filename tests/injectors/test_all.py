@@ -26,6 +26,7 @@ from codes.trainer.injectors import (
     codes,
     control,
     crops,
+    diffusion,
     latent,
     linear_prediction,
     network,
@@ -55,6 +56,22 @@ def stats_file() -> Path:
     path = Path(tempfile.mkdtemp()) / "stats.pth"
     torch.save((torch.zeros(80), torch.ones(80)), path)
     return path
+
+
+class Denoiser(nn.Module):
+    """Twice the channels, and a value besides. x, other: (B, 2, T), t: (B,)."""
+
+    def forward(self, x: Tensor, t: Tensor, other: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        return torch.cat([x, other * strength], 1), t
+
+
+def denoising(kind: Any, **options: Any) -> Injector:
+    """gaussian_diffusion with that network."""
+    arguments = diffusion.DiffusionArgs(model_var_type=kind, rescale_timesteps=True)
+    inputs = {"other": "wav", "strength": 0.5}
+    return diffusion.GaussianDiffusionInjector(
+        generator=Denoiser(), diffusion_args=arguments, model_input_keys=inputs, **options
+    )
 
 
 def centroids_file() -> Path:
@@ -114,6 +131,7 @@ CASES: list[tuple[Injector, tuple[Any, ...]]] = [
     (semantic.KmeansQuantizerInjector(centroids=centroids_file()), (MEL,)),
     (speech_codes.DiscreteTokenInjector(dvae=DVAE), (MEL,)),
     (voice_latents(), (*(torch.randn(2, 1, 2048), torch.randn(2, 2, 1, 2048)), *TEXT)),
+    (denoising("learned_range", out_key_vb_loss="b", out_key_x_start="x"), (FLOATS, FLOATS)),
     (network.GeneratorInjector(generator=nn.Linear(8, 3)), (FLOATS,)),
     (network.DiscriminatorInjector(discriminator=nn.Linear(8, 1)), (FLOATS,)),
     (control.ForEachInjector(subtype=pcm.ByteSplitInjector()), (CODES[:, None],)),

@@ -136,6 +136,17 @@ class OneNumber(Network):
 
     def forward(self, x):
         return (x - self.number).square().mean()
+
+
+class Guess(Network):
+    \"\"\"One factor of noisy values.\"\"\"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, t, other, strength):
+        return x * self.factor + other.mean() * strength + t.mean(dtype=torch.float32)
 """
 EXPERIMENT = """
 name: keys
@@ -144,10 +155,10 @@ plugins: [plugin.py]
 datasets:
   train: {mode: lengths, batch_size: 4}
   val: {}
-networks: {net: {which_model: one_number}}
+networks: {net: {which_model: one_number}, noise_net: {which_model: guess}}
 steps:
   only:
-    training: net
+    training: [net, noise_net]
     optimizer_params: {lr: 0.01}
     injectors:
       strength: {type: scheduled_scalar, out: strength,
@@ -159,10 +170,16 @@ steps:
       unfold: {type: recompose_dimension, in: folded, out: unfolded, reverse_shape: folded_reverse_shape,
                reverse_permute: folded_reverse_permute}
       loss: {type: generator, generator: net, in: unfolded, out: nothing}
+      denoise: {type: gaussian_diffusion, generator: noise_net, in: unfolded, out: mse, out_key_x_start: guessed,
+                beta_schedule: {schedule_name: cosine, num_diffusion_timesteps: 20},
+                diffusion_args: {model_mean_type: start_x, model_var_type: fixed_large},
+                model_input_keys: {other: crop, strength: 2}}
       all: {type: generator, generator: net, in: crop, out: value}
     losses:
       it: {type: direct, key: value}
       noise: {type: direct, key: nothing}
+      diffusion: {type: direct, key: mse}
+      near: {type: pix, criterion: l1, real: unfolded, fake: guessed}
 train: {niter: 2, val_freq: 1}
 eval: {baselines: false}
 """
@@ -188,6 +205,8 @@ def test_options_that_name_keys_are_wired(folder: Path, tmp_path: Path) -> None:
     assert entries["crop"].out == ["crop", "start"]
     assert entries["zeros"].in_ == ["start"]
     assert entries["fold"].out == ["folded", "folded_reverse_shape", "folded_reverse_permute"]
+    assert entries["denoise"].in_ == ["unfolded", "crop"]
+    assert entries["denoise"].out == ["mse", "guessed"]
     assert entries["noisy"].in_ == ["wav", "strength"]
     assert ["zero" in warning for warning in experiment.warnings] == [True]
     assert ExtensibleTrainer(experiment).train()
@@ -206,6 +225,7 @@ def test_options_that_name_keys_are_wired(folder: Path, tmp_path: Path) -> None:
             "type: random_audio_crop,", "type: for_each, subtype: random_audio_crop,",
             "injector crop: lengths_key has no effect within for_each",
         ),
+        ("generator: noise_net, in: unfolded,", "generator: noise_net,", "denoise: `in` needs more keys than 0"),
         ("steps: 4,", "", "steps is missing in linear_decay"),
     ],
 )  # fmt: skip
