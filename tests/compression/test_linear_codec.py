@@ -49,6 +49,13 @@ def test_any_length_comes_back(num_frames: int, bits: int) -> None:
     coded(music(1, num_frames, bits), bits)
 
 
+def test_the_worked_example_of_the_format_page() -> None:
+    data = bytes.fromhex("0C 88 03 11 08 88 88")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "wsl-format.md").read_text()
+    assert data.hex(" ").upper() in page
+    assert LinearCodec().decode(data, 1, 8, 16, 44_100).tolist() == [[0, 2, 4, 7, 9, 11, 13, 15]]
+
+
 @pytest.mark.parametrize("value", [0, 1, -(2**23), 2**23 - 1])
 def test_one_value_takes_a_few_bytes(value: int) -> None:
     assert len(coded(np.full((2, 100_000), value, np.int32), 24)) == 7
