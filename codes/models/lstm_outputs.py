@@ -40,6 +40,7 @@ class FloatOutput(nn.Module):
 
     @property
     def silence(self) -> float:
+        """What stands before prev."""
         return 0.0
 
     def scale(self, prev: Tensor, valid: Tensor) -> Tensor:
@@ -81,6 +82,7 @@ class CodesOutput(nn.Module):
 
     @property
     def silence(self) -> int:
+        """The code that stands before prev: the middle one."""
         return self.vocabulary // 2
 
     def scale(self, prev: Tensor, valid: Tensor) -> Tensor:
@@ -122,6 +124,7 @@ class LogisticsOutput(nn.Module):
 
     @property
     def silence(self) -> int:
+        """The code that stands before prev: that of the sample 0."""
         return 2 ** (self.bits - 1)
 
     def scale(self, prev: Tensor, valid: Tensor) -> Tensor:

@@ -93,6 +93,7 @@ class Down(nn.Module):
         self.convolution = nn.Conv1d(width_in, width, 2 * stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T), T a multiple of the stride -> (B, C', T / stride)."""
         return functional.leaky_relu(self.convolution(functional.pad(x, self.padding)), 0.2)
 
 
@@ -105,6 +106,7 @@ class Up(nn.Module):
         self.convolution = nn.ConvTranspose1d(width, width_out, 2 * stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C', N * stride)."""
         made = self.convolution(functional.leaky_relu(x, 0.2))
         first = self.stride // 2
         return made[..., first : first + x.shape[-1] * self.stride]
@@ -119,4 +121,5 @@ class Residual(nn.Module):
         self.convolution = nn.Conv1d(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, N) -> (B, C, N)."""
         return x + self.convolution(functional.pad(functional.leaky_relu(x, 0.2), self.padding))

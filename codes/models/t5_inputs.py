@@ -57,6 +57,7 @@ class TargetInput(nn.Module):
         self.convolution = ConvolutionInput(dim, bits or 0, kernel, 1) if kernel else None
 
     def forward(self, target: Tensor) -> Tensor | float:
+        """target (B, reach + N), -1 before its start -> (B, N, dim), or 0 where there is no convolution."""
         if self.convolution is None:
             return 0.0
         target = target[:, self.reach - self.kernel :]

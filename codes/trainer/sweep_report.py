@@ -88,7 +88,7 @@ def parallel_coordinates(trials: list[Any], space: list[Dimension]) -> np.ndarra
     from PIL import Image, ImageDraw
 
     shown = [trial for trial in ranked(trials) if value_of(trial) is not None]
-    axes = [_Axis.of(name, dimension, shown) for name, dimension in zip(_short_names(space), space, strict=True)]
+    axes = [_Axis.of(name, dimension) for name, dimension in zip(_short_names(space), space, strict=True)]
     axes.append(_Axis.of_figure([float(value_of(trial) or 0) for trial in shown]))
     size = (2 * _LEFT + _WIDTH * (len(axes) - 1), _TOP + _HEIGHT + _FOOT)
     image = Image.new("RGB", size, _PAPER)
@@ -136,7 +136,8 @@ class _Axis:
         self.ticks = [(v, str(v)) for v in places] if places else [(v, f"{v:.4g}") for v in numbers]
 
     @classmethod
-    def of(cls, name: str, dimension: Dimension, shown: list[Any]) -> "_Axis":
+    def of(cls, name: str, dimension: Dimension) -> "_Axis":
+        """The axis of a key of the space."""
         if dimension.choices:
             places = {choice: float(number) for number, choice in enumerate(dimension.choices)}
             return cls(name, places, 0.0, float(len(places) - 1), False)
@@ -144,6 +145,7 @@ class _Axis:
 
     @classmethod
     def of_figure(cls, values: list[float]) -> "_Axis":
+        """The axis of what the trials reached."""
         return cls("figure", None, min(values), max(values), False)
 
     def _scale(self, value: float) -> float:
