@@ -21,9 +21,10 @@ from codes.speech_mel import MelSettings, convert_mel
 from codes.weights import CheckpointError, fit_weights, load_weights, without_prefixes
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+HIFI_GAN_NAMES = ("g_", "generator")  # of files without a suffix
 LAYOUTS = (
-    "HiFi-GAN: config.json and g_...; UnivNet: Tortoise's vocoder.pth, or a model.safetensors of transformers; "
-    "Vocos: config.yaml and pytorch_model.bin"
+    "HiFi-GAN: config.json and g_... or generator_...; UnivNet: Tortoise's vocoder.pth, or transformers' "
+    "model.safetensors; Vocos: config.yaml and pytorch_model.bin"
 )
 
 
@@ -100,7 +101,7 @@ def _weights_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise CheckpointError(f"vocoder {path} does not exist ({LAYOUTS})")
-    files = [file for file in sorted(path.iterdir()) if file.name.startswith("g_") or file.suffix in SUFFIXES]
+    files = [file for file in sorted(path.iterdir()) if file.name.startswith(HIFI_GAN_NAMES) or file.suffix in SUFFIXES]
     if len(files) != 1:
         shown = ", ".join(file.name for file in files) or "none"
         raise CheckpointError(f"{path} must hold one file of weights ({LAYOUTS}), it holds {shown}: name the file")

@@ -152,7 +152,7 @@ def written(folder: Path, kind: str) -> Path:
         mel = {"num_mels": 80, "n_fft": 32, "hop_size": 8, "win_size": 32, "sampling_rate": 22050, "fmin": 0}
         config = HIFI_GAN | mel | {"fmax": 8000, "resblock": "2", "resblock_dilation_sizes": [[1, 3], [1, 3]]}
         (folder / "config.json").write_text(json.dumps(config))
-        torch.save({"generator": seeded(hifi_gan_shapes(2))}, folder / "g_02500000")
+        torch.save({"generator": seeded(hifi_gan_shapes(2))}, folder / "generator_v1")
     return folder
 
 
