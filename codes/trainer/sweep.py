@@ -28,6 +28,7 @@ Sampler = Literal["grid", "random", "halving"]
 REDUCTION = 3  # successive halving: the best third goes on at each rung
 RUNGS = 2
 RUNG_KEYS = ("train", "train.niter", "train.val_freq")  # what decides where the rungs are
+NO_FIGURE = "it ended without a validation whose figure is a number (train.val_freq, or a rate that is too high)"
 POLL_SECONDS = 0.2
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -226,9 +227,11 @@ class Sweep:
             self.study.tell(left.trial, state=optuna.trial.TrialState.PRUNED)
             self.say(f"{self.name(left.trial)}: stopped at step {lines[-1]['step']} ({figure(lines[-1]):.4f})")
         else:
-            left.trial.set_user_attr("why", self._last_words(left.trial))
+            finished = left.process is not None and left.process.poll() == 0
+            why = NO_FIGURE if finished else self._last_words(left.trial)
+            left.trial.set_user_attr("why", why)
             self.study.tell(left.trial, state=optuna.trial.TrialState.FAIL)
-            self.say(f"{self.name(left.trial)}: failed: {self._last_words(left.trial)}")
+            self.say(f"{self.name(left.trial)}: failed: {why}")
         return True
 
     def validations(self, trial: Any) -> list[dict[str, Any]]:

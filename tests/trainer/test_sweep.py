@@ -292,6 +292,13 @@ def test_a_trial_that_fails_says_why(search: Callable[..., Sweep]) -> None:
     assert table_text(rows(sweep.study.get_trials(), sweep.space)).splitlines()[-1].split()[-2:] == ["failed", "-1"]
 
 
+def test_a_run_that_ends_without_a_figure_says_so(search: Callable[..., Sweep]) -> None:
+    sweep = search(f"{LR}: [1e30]\n", sampler="grid", overrides=["train.val_freq=9"])
+    sweep.run()
+    assert states(sweep) == ["FAIL"]
+    assert sweep.study.get_trials()[0].user_attrs["why"].startswith("it ended without a validation whose figure is a")
+
+
 def test_the_picture_and_the_table_have_a_line_for_each_trial(search: Callable[..., Sweep]) -> None:
     import optuna
 
