@@ -61,7 +61,9 @@ def test_every_experiment_is_a_recipe() -> None:
 
 
 def test_troubleshooting_quotes_messages_that_exist() -> None:
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "codes").rglob("*.py"))
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for top in ("codes", "scripts") for path in (ROOT / top).rglob("*.py")
+    )
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     quoted = [phrase for line in re.findall(r"^(`.*)\n:   ", text, re.M) for phrase in re.findall(r"`([^`]+)`", line)]
     pieces = [piece.strip(" ,") for phrase in quoted if "CUDA" not in phrase for piece in phrase.split("...")]
