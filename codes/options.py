@@ -223,7 +223,7 @@ class ExperimentOptions:
     anomaly_detection: bool = False
     cuda_benchmarking_enabled: bool = False
     use_tb_logger: bool = True
-    wandb: bool = False
+    wandb: bool | None = False
     wandb_project_name: str | None = None
     wandb_run_name: str | None = None
     keep_optimizer_states_on_cpu: Any = None

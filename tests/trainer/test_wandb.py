@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from codes.experiment import load_experiment
 from codes.trainer import wandb_log
 from codes.trainer.check import check
 from codes.yaml_source import OptionError
@@ -86,8 +87,6 @@ def test_a_mode_that_there_is_not(toy: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_the_package_it_is_said_before_anything_is_built(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codes.experiment import load_experiment
-
     monkeypatch.setattr(wandb_log.importlib.util, "find_spec", lambda name: None)
     message = r"toy\.yml:1:1: wandb: true needs a package that is not installed: pip install wandb==0\.31\.0"
     with pytest.raises(OptionError, match=message):
@@ -95,3 +94,8 @@ def test_without_the_package_it_is_said_before_anything_is_built(toy: Any, monke
     with pytest.raises(OptionError, match=message):
         check(load_experiment(toy.write({"wandb": True})))
     assert not list(toy.folder.glob("runs/*"))
+
+
+def test_options_of_older_runs_are_read(toy: Any) -> None:
+    """They hold `wandb: null`, which means no."""
+    assert wandb_log.start(toy.folder, load_experiment(toy.write({"wandb": None})), print) is None
