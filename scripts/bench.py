@@ -2,7 +2,7 @@
 
     python scripts/bench.py trainer [-opt experiments/stereo_lm.yml] [key.sub=value ...] [--json FILE]
     python scripts/bench.py data [--path DIR] [--json FILE]
-    python scripts/bench.py loss | sampling | compress | scaling [--rounds N] [--json FILE]
+    python scripts/bench.py loss | sampling | compress | scaling | cost [--rounds N] [--json FILE]
 
 ``trainer`` compares one training step of the trainer with a bare hand-written loop over the same network, optimizer
 and batches: the tensor operations of a step (counted), the waits for the device between two log steps (counted), and
@@ -11,7 +11,7 @@ ratio of the two bare loops (A/A) is printed beside: a difference within its spr
 
 ``data`` compares reading random chunks with what one would write with soundfile, in the same manner, and says whether
 the project's targets are reached; see scripts/bench_data.py. Without --path it makes its audio itself. The others are
-explained in scripts/bench_model.py.
+explained in scripts/bench_model.py and scripts/bench_scale.py.
 """
 
 import argparse
@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from bench_data import bench_data
-from bench_model import bench_compress, bench_loss, bench_sampling, bench_scaling
+from bench_model import bench_compress, bench_loss, bench_sampling
 from bench_rounds import quartiles
+from bench_scale import bench_cost, bench_scaling
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codes.experiment import load_experiment
@@ -189,7 +190,7 @@ def report(result: dict[str, Any]) -> None:
 
 MEASUREMENTS = {
     "trainer": bench_trainer, "data": bench_data, "loss": bench_loss, "sampling": bench_sampling,
-    "compress": bench_compress, "scaling": bench_scaling,
+    "compress": bench_compress, "scaling": bench_scaling, "cost": bench_cost,
 }  # fmt: skip
 
 

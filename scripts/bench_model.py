@@ -1,29 +1,23 @@
-"""The parts of bench.py on the loss over many codes, on sampling, on coding and on several processes.
+"""The parts of bench.py on the loss over many codes, on sampling and on coding.
 
     python scripts/bench.py loss [--tokens 2048] [--width 256] [--codes 65536]
     python scripts/bench.py sampling [--tokens 256] [--width 256]
     python scripts/bench.py compress [--path DIR]
-    python scripts/bench.py scaling [-opt FILE] [--devices 2]
 
 Each takes turns with what one would write instead: the cross-entropy of all logits at once; a forward pass over the
-whole sequence for every token, and transformers' generate; FLAC by libsndfile; one process.
+whole sequence for every token, and transformers' generate; FLAC by libsndfile.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench_rounds import AGAIN, Run, in_turns, quartiles
+from bench_rounds import Run, in_turns, quartiles, resident_bytes
 from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,16 +105,10 @@ def _peak(name: str, sizes: tuple[int, int, int], answer: Any) -> None:
         passes[name]()
         answer.put(torch.cuda.max_memory_allocated() - before)
         return
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     passes[name]()
-    answer.put(_resident_bytes("VmHWM") - before)
-
-
-def _resident_bytes(which: str) -> int:
-    """Memory of this process as Linux counts it: VmRSS now, VmHWM at most."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(which)))
+    answer.put(resident_bytes("VmHWM") - before)
 
 
 def bench_loss(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -237,40 +225,6 @@ def _tones(rate: int) -> np.ndarray:
     envelope = np.exp(-2 * (time % 0.5))
     tones = np.sin(2 * np.pi * time[:, None] * rng.uniform(80, 1200, 6)) @ rng.uniform(0.02, 0.1, (6, 2))
     return np.round((tones * envelope[:, None] + rng.normal(0, 5e-4, tones.shape)) * 32767).astype(np.int16).T
-
-
-def bench_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tokens a second of the whole run, in one process and in several, in turns."""
-    found: dict[str, list[float]] = {"1": [], str(arguments.devices): [], "1" + AGAIN: []}
-    for _ in range(arguments.rounds):
-        for name in found:
-            found[name].append(_tokens_per_second(arguments, int(name.removesuffix(AGAIN))))
-    ratios = {
-        name: quartiles([one / other for one, other in zip(rates, found["1"], strict=True)])
-        for name, rates in found.items()
-    }
-    print(f"{arguments.opt.name}: {_device()}, {os.cpu_count()} cores, each process with its share; tokens a second")
-    for name, rates in found.items():
-        low, middle, high = ratios[name]
-        print(f"  {name:>9} process(es) {statistics.median(rates):12,.0f}   x {middle:.3f} ({low:.3f} .. {high:.3f})")
-    return {"rounds": arguments.rounds, "tokens_per_second": found, "ratio": ratios}
-
-
-def _tokens_per_second(arguments: argparse.Namespace, processes: int) -> float:
-    """The median over a short run's later log lines."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = [sys.executable]
-        if processes > 1:
-            start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        settings = [f"path.root={folder}", "name=bench", "use_tb_logger=false", "train.niter=40", "logger.print_freq=5"]
-        settings += ["eval.baselines=false", "train.val_freq=1000", "eval.max_batches=1", *arguments.overrides]
-        command = [*start, str(ROOT / "train.py"), "-opt", str(arguments.opt), *settings]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-        lines = [json.loads(line) for line in (Path(folder) / "bench/metrics.jsonl").read_text().splitlines()]
-    rates = [line["tokens_per_second"] for line in lines if line["split"] == "train"]
-    return statistics.median(rates[len(rates) // 2 :])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 AGAIN = " (A/A)"  # after the name of the first: its second run in the round
 
@@ -58,6 +59,12 @@ def quartiles(values: list[float]) -> list[float]:
         return values * 3
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return [low, middle, high]
+
+
+def resident_bytes(which: str) -> int:
+    """Memory of this process as Linux counts it: VmRSS now, VmHWM at most."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(which)))
 
 
 if __name__ == "__main__":

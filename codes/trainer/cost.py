@@ -2,13 +2,13 @@
 
     python train.py -opt FILE --check --devices 8 --gpu h200
 
-Counted on one real micro-batch: operations as `speed.py` counts them, activations as the bytes that the backward pass
-keeps. Parameters, gradients, optimizer and moving averages follow from the networks. What the libraries take beside
-(context, workspace, fragmentation: 1 to 3 GB on a GPU) is not in it.
+Counted on one real micro-batch: operations as `speed.py` counts them, activations as the most bytes that tensors hold
+at once up to the end of its backward pass, gradients aside. Parameters, gradients, optimizer and moving averages follow
+from the networks. What the libraries take beside (context, workspace, fragmentation: 1 to 3 GB on a GPU) is not in it.
+`python scripts/bench.py cost` compares it with what is taken.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from codes.entries import Experiment
 from codes.trainer.build import Parts
+from codes.trainer.peak_memory import PeakMemory
 from codes.trainer.speed import GPUS, Gpu, step_flops
 from codes.trainer.state import batch_size, split_batch
 from codes.trainer.step import batch_seed
@@ -66,20 +67,20 @@ def estimate(experiment: Experiment, parts: Parts, devices: int) -> Cost:
         raise ValueError(f"datasets.train.batch_size is {items}: give each of {devices} devices one item or more")
     first = split_batch(batch, options.train.mega_batch_factor)[0]
     micro = {key: value.clone() if isinstance(value, Tensor) else value for key, value in first.items()}
-    share = -(-items // devices)
-    with _saved_bytes(parts) as saved:
+    share, items_of_one = -(-items // devices), batch_size(micro)
+    with PeakMemory() as peak:
         trace(parts, micro, 1, batch_seed(0, 1))
     sharded = devices if options.parallel == "fsdp" else 1
     weights = sum(bytes_of(network.parameters()) / (sharded if experiment.networks[name].flags.trainable else 1)
                   for name, network in parts.networks.items())  # fmt: skip
-    trained = sum(bytes_of(us[0].parameters) for us in parts.updaters.values()) / sharded
+    trained = sum(bytes_of(us[0].parameters) for us in parts.updaters.values())
     averages = {id(value): value for average in parts.averages.values() for value in average.average.values()}
     return Cost(
         weights_bytes=weights,
-        gradients_bytes=trained,
+        gradients_bytes=trained / sharded,
         optimizer_bytes=_optimizer_bytes(experiment, parts, devices),
         averages_bytes=bytes_of(averages.values()) / sharded,
-        activations_bytes=saved["largest"] / batch_size(micro) * -(-share // options.train.mega_batch_factor),
+        activations_bytes=max(peak.most - trained, 0) / items_of_one * -(-share // options.train.mega_batch_factor),
         step_flops=step_flops(parts, batch, 1, options.train),
     )
 
@@ -96,32 +97,6 @@ def _optimizer_bytes(experiment: Experiment, parts: Parts, devices: int) -> floa
 def bytes_of(parameters: Iterable[Tensor]) -> int:
     """What tensors take in memory."""
     return sum(p.numel() * p.element_size() for p in parameters)
-
-
-@contextmanager
-def _saved_bytes(parts: Parts) -> Iterator[dict[str, int]]:
-    """Bytes that are kept for backward passes inside: at most at once, parameters aside, storages counted once."""
-    own = {p.untyped_storage().data_ptr() for network in parts.networks.values() for p in network.parameters()}
-    alive: dict[int, int] = {}
-    found = {"now": 0, "largest": 0}
-
-    class Kept:
-        """A saved tensor; what it holds counts until the graph lets it go."""
-
-        def __init__(self, tensor: Tensor) -> None:
-            self.tensor, self.place = tensor, tensor.untyped_storage().data_ptr()
-            if alive.setdefault(self.place, 0) == 0 and self.place not in own:
-                found["now"] += tensor.untyped_storage().nbytes()
-                found["largest"] = max(found["largest"], found["now"])
-            alive[self.place] += 1
-
-        def __del__(self) -> None:
-            alive[self.place] -= 1
-            if alive[self.place] == 0 and self.place not in own:
-                found["now"] -= self.tensor.untyped_storage().nbytes()
-
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        yield found
 
 
 def lines(experiment: Experiment, parts: Parts, devices: int, gpu_name: str | None) -> list[str]:
