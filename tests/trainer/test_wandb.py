@@ -1,6 +1,7 @@
 """Weights & Biases with its own library, without its service."""
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def kept(run: Path) -> list[bytes]:
-    """What the library holds ready to send, one for each start."""
-    return [path.read_bytes() for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb"))]
+    """What the library holds ready to send, one for each start; its own process writes the last of it a little later."""
+    paths = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    ends = time.monotonic() + 30
+    while any(path.stat().st_size < 1000 for path in paths) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return [path.read_bytes() for path in paths]
 
 
 @installed
