@@ -1,11 +1,12 @@
-"""The interface of predictors, sample by sample, and the residual family behind it.
+"""The interface of predictors, sample by sample, and residual language models behind it.
 
     predictor.reset(num_channels=2, bits=16, sample_rate_hz=44100)
     for sample in interleaved:                       # L0 R0 L1 R1 ...
         predictor.distribution().put(encoder, sample)
         predictor.update(sample)
 
-The codec does the same in one compiled loop (codes/compression/residual_loops.py): the same words come out.
+The codec does the same in one compiled loop (codes/compression/residual_loops.py): the same words come out. Token
+language models have the interface in codes/compression/token_predictor.py.
 """
 
 from dataclasses import dataclass
