@@ -34,7 +34,10 @@ def read(
             idle.append(f"eval.injectors.{name} ({why}, line {node.mark.line})")
             continue
         entry = reader.injector("eval", name, node)
-        if entry is not None:
+        absent = [] if entry is None else [repr(key) for key in entry.flags.in_ if key not in keys]
+        if absent:  # one that an option names: those under `in` are known by now
+            idle.append(f"eval.injectors.{name} (no key {' and no key '.join(absent)}, line {node.mark.line})")
+        elif entry is not None:
             injectors.append(entry)
             keys |= set(entry.flags.out)
     evaluators = []

@@ -53,6 +53,13 @@ def test_what_is_neither_picture_nor_sound_is_named(tmp_path: Path) -> None:
     assert written == ["wav_0.wav"]
 
 
+def test_a_key_that_an_option_names_must_be_there(toy: Any) -> None:
+    crop = {"type": "random_audio_crop", "crop_size": 2, "lengths_key": "lengths", "in": "x", "out": "part"}
+    run = toy.trainer(VAL | {"eval.injectors": {"crop": crop}})
+    (warning,) = run.experiment.warnings
+    assert warning.startswith("left out: eval.injectors.crop (no key 'lengths', line ")
+
+
 def test_what_could_never_run_is_left_out_with_one_warning(toy: Any, lines: Any) -> None:
     run = toy.train(VAL | {
         "eval.output_state": "gen", "logger.visuals": ["gen", "mel"],

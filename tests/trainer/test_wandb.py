@@ -30,7 +30,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def kept(run: Path) -> list[bytes]:
-    """What the library holds ready to send, one for each start; its own process writes the last of it a little later."""
+    """What the library holds ready to send, one for each start; its own process writes the last of it later."""
     paths = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
     ends = time.monotonic() + 30
     while any(path.stat().st_size < 1000 for path in paths) and time.monotonic() < ends:
