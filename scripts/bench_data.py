@@ -1,10 +1,10 @@
 """How fast audio is read, beside what one would write with soundfile: ``python scripts/bench.py data``.
 
-Random chunks of two seconds of 16-bit stereo, everything in the system's page cache, one process, in turns (see
-scripts/bench_rounds.py). The baseline opens the file each time and reads float32, as most training code does; beside
-whole batches of the loader it also turns the channels and stacks, so that both give (B, C, T). Bytes are
-counted by the kernel (/proc/self/io, Linux only) with the files dropped from the page cache before: those that were
-fetched from the disk, read-ahead included, which holds for memory maps too, and those that read calls returned.
+Random chunks of two seconds of 16-bit stereo, everything in the system's page cache, one process, one thread, in turns
+(see bench_rounds.py). The baseline opens the file each time and reads float32, as most training code does; beside whole
+batches of the loader it also turns the channels and stacks: both give (B, C, T). Bytes are counted (/proc/self/io,
+Linux) with the files dropped from the page cache before: those fetched from the disk, by memory maps too and with
+what is read ahead, and those that read calls returned.
 """
 
 import argparse
@@ -112,6 +112,7 @@ def _rate_hz(path: Path) -> int:
 
 def bench_data(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure and print everything; the figures as JSON takes them."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         corpus = Corpus(folder, arguments.path, arguments.file_seconds, arguments.chunk_seconds)
@@ -212,11 +213,6 @@ def _loader(dataset: StereoChunkDataset, num_workers: int) -> Loader:
         return Loader(dataset, BATCH_SIZE, seed=0, endless=True, num_workers=num_workers)
 
 
-def _take(loader: Loader, num_batches: int) -> list[dict[str, Any]]:
-    with _quiet():
-        return [loader.next() for _ in range(num_batches)]
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without torch's warning of more workers than cores."""
@@ -239,8 +235,8 @@ def compare(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
         }
         if name.startswith("loader"):
             figures[name]["ratio_to_stacked"] = quartiles([b / t for b, t in zip(seconds[BATCHES], taken, strict=True)])
-    ratios = [one / other for one, other in zip(flac, seconds["dataset FLAC"], strict=True)]
-    figures["dataset FLAC"]["ratio_to_faster_soundfile_flac"] = quartiles(ratios)
+    ratios = quartiles([one / other for one, other in zip(flac, seconds["dataset FLAC"], strict=True)])
+    figures["dataset FLAC"]["ratio_to_faster_soundfile_flac"] = ratios
     return figures
 
 
@@ -305,7 +301,8 @@ def same_batches(corpus: Corpus, num_batches: int = 6) -> bool:
     taken = []
     for count in COMPARED_WORKERS:
         loader = _loader(corpus.wav, count)
-        taken.append(_take(loader, num_batches))
+        with _quiet():
+            taken.append([loader.next() for _ in range(num_batches)])
         loader.close()
     return all(_equal(one, other) for batches in taken[1:] for one, other in zip(taken[0], batches, strict=True))
 

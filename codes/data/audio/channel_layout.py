@@ -83,6 +83,7 @@ class ChannelLayout:
 
     def __init__(self, choice: ChannelChoice, num_channels: int | None) -> None:
         self.choice = choice
+        self._takes_all = choice == "exact"
         self.num_channels = num_channels
         gives = self._gives()
         if gives is not None and num_channels is not None and gives != num_channels:
@@ -125,6 +126,8 @@ class ChannelLayout:
         """
         if channel is not None:
             return pcm[channel : channel + 1]
+        if self._takes_all:
+            return pcm
         if isinstance(self.choice, ChannelMix):
             if self.choice.select is not None:
                 return pcm[self.choice.select]

@@ -71,7 +71,7 @@ class WindowDataset(AudioDataset, abstract=True):
             IndexError: there is no such item.
             AudioReadError: the file cannot be read, or is not what it was when it was scanned.
         """
-        if not 0 <= index < len(self):
+        if not 0 <= index < self._num_items:
             raise IndexError(f"item {index} of a dataset of {len(self)}")
         if self.phase == "val":
             return self.finish(self.chunk(*self._place(index)), rng)
@@ -107,11 +107,13 @@ class WindowDataset(AudioDataset, abstract=True):
 
     def window(self, segment: Segment, start_frame: int, num_frames: int) -> np.ndarray:
         """(num_channels, num_frames) integers; zeros before the segment's start and after its end."""
-        first = max(segment.start_frame, start_frame)
-        last = min(segment.start_frame + segment.num_frames, start_frame + num_frames)
+        end = segment.start_frame + segment.num_frames
+        if segment.start_frame <= start_frame and start_frame + num_frames <= end:
+            return self.read(segment, start_frame, num_frames)
+        first, last = max(segment.start_frame, start_frame), min(end, start_frame + num_frames)
         pcm = self.read(segment, first, last - first)
         before, after = first - start_frame, start_frame + num_frames - last
-        return np.pad(pcm, ((0, 0), (before, after))) if before or after else pcm
+        return np.pad(pcm, ((0, 0), (before, after)))
 
     def scored_audio(self, most_frames: int | None = None) -> Iterator[tuple[str, np.ndarray, int, int]]:
         """What the whole chunks of each segment hold: (path, PCM (num_channels, frames), bits, sample rate in Hz).

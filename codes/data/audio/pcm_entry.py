@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -259,6 +258,9 @@ class _OpenEntry:
             raise PcmEntryError(f"{path}: damaged: has {len(self._map)} bytes, should have {pcm.num_bytes}")
         samples = np.frombuffer(self._map, pcm.dtype, offset=HEADER_BYTES)
         self.samples = samples.reshape(pcm.num_channels, pcm.num_frames)
+        channel_bytes = pcm.num_frames * samples.itemsize
+        self._channel_bytes = [HEADER_BYTES + channel * channel_bytes for channel in range(pcm.num_channels)]
+        self.used = 0  # when it was asked for last, by the count of askings
         self._forget_pages()
 
     def holds(self, pcm: CachedPcm) -> bool:
@@ -289,10 +291,10 @@ class _OpenEntry:
     def _announce(self, start_frame: int, num_frames: int) -> None:
         if time.monotonic() > self._told_until:
             self._forget_pages()
-        sample_bytes, length, told = self.samples.itemsize, self.samples.shape[1], self._told
-        for channel in range(len(self.samples)):
-            first = HEADER_BYTES + (channel * length + start_frame) * sample_bytes
-            last = first + num_frames * sample_bytes
+        told, start, num_bytes = self._told, start_frame * self.samples.itemsize, num_frames * self.samples.itemsize
+        for channel_byte in self._channel_bytes:
+            first = channel_byte + start
+            last = first + num_bytes
             page, end = first // mmap.PAGESIZE, (last - 1) // mmap.PAGESIZE + 1
             if told.find(0, page, end) >= 0:
                 self._map.madvise(mmap.MADV_WILLNEED, page * mmap.PAGESIZE, last - page * mmap.PAGESIZE)
@@ -329,25 +331,27 @@ class _OpenEntries:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Path, _OpenEntry] = OrderedDict()
+        self._entries: dict[Path, _OpenEntry] = {}
+        self._num_asked = 0
 
     def get(self, pcm: CachedPcm) -> _OpenEntry:
         """The entry, opened where it is not; one that has to make room is closed when its last reader is done."""
-        path = pcm.path
-        with self._lock:
-            entry = self._entries.get(path)
-            if entry is not None:
-                self._entries.move_to_end(path)
-        return entry if entry is not None and entry.holds(pcm) else self._open(pcm)
+        entry = self._entries.get(pcm.path)  # without the lock, which takes longer than all this
+        if entry is None or not entry.holds(pcm):
+            entry = self._open(pcm)
+        self._num_asked = entry.used = self._num_asked + 1
+        return entry
 
     def _open(self, pcm: CachedPcm) -> _OpenEntry:
         entry = _OpenEntry(pcm.path)
         if not entry.holds(pcm):
             raise PcmEntryError(f"{pcm.path}: holds {entry.header.pcm}, expected was {pcm}; build it again")
+        most = max(1, min(_MOST_OPEN, self._allowed))
         with self._lock:
+            if len(self._entries) >= most:  # half of them at once, so that this is rare
+                last_used = sorted(self._entries.items(), key=lambda item: item[1].used)
+                self._entries = dict(last_used[len(last_used) - most // 2 :])
             self._entries[pcm.path] = entry
-            while len(self._entries) > max(1, min(_MOST_OPEN, self._allowed)):
-                self._entries.popitem(last=False)
         return entry
 
     def drop(self, pcm: CachedPcm) -> None:

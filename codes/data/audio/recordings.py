@@ -111,7 +111,8 @@ class RecordingReader:
             AudioReadError: the file cannot be read, or is not what it was when it was scanned.
         """
         if recording.cached is not None:
-            return recording.cached.read(start_frame, num_frames, self._memory(recording, num_frames))
+            out = None if self.rows is None else self._memory(recording, num_frames)
+            return recording.cached.read(start_frame, num_frames, out)
         try:
             found = self._opened(recording)
             if found.plain is None or start_frame < 0 or start_frame + num_frames > recording.num_frames:
