@@ -217,7 +217,7 @@ def shard(network: nn.Module, keep_gathered: bool) -> None:
     Args:
         keep_gathered: only from an iteration's first use to its end, as double backward (a gradient penalty) needs it.
     """
-    for block in blocks_of(network):
+    for block in reversed(blocks_of(network)):  # those inside others first, which take what is left
         fully_shard(block, reshard_after_forward=not keep_gathered)
     fully_shard(network, reshard_after_forward=not keep_gathered)
     for method in ("encode", "decode"):  # of what injectors call besides forward()
