@@ -5,7 +5,9 @@ generator that is a pure function of (seed, epoch, index). It never seeds anythi
 changes nothing and a run resumes where it stopped. The constructor's arguments are the YAML's options.
 """
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,9 +40,30 @@ class Dataset(Registered):
     def lend(self, rows: BatchRows | None) -> None:
         """Told before the items of a batch are made: arrays for them may be taken from ``rows``; None: no longer."""
 
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The items of an epoch of training in the order in which they are read: each index once.
+
+        Override where some orders are read faster than others.
+        """
+        return rng.permutation(len(self))
+
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Item ``index`` as a dict of arrays, tensors, numbers and strings with the keys of ``provides``.
 
         Arrays and tensors of one key must have the same shape in all items: they are stacked to (B, ...).
         """
         raise NotImplementedError(f"{type(self).__name__} must define item(self, index, rng)")
+
+
+@contextlib.contextmanager
+def warnings_in_report() -> Iterator[None]:
+    """Inside, datasets do not warn of what they leave out: for callers that print their reports, which name it."""
+    loggers = [logging.getLogger(f"codes.data.audio.{name}") for name in ("audio_dataset", "transcripts.left_out")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

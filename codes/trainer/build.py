@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from codes import registry
-from codes.data.dataset import Dataset
+from codes.data.dataset import Dataset, warnings_in_report
 from codes.data.loader import Loader
 from codes.entries import Entry, Experiment, StepEntry
 from codes.options import ExperimentOptions
@@ -76,7 +76,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
     start = Mark(str(experiment.file), 1, 1)
     device = collector.attempt(start, lambda: choose_device(options, ranks)) or torch.device("cpu")
     precision = Precision(device, options.fp16, options.bf16)
-    with ranks.first_before_others():
+    with ranks.first_before_others(), warnings_in_report():
         datasets = _build_entries(collector, experiment.datasets)
     networks: dict[str, nn.Module] = _build_entries(collector, experiment.networks)
     if collector.problems:  # find what else is wrong, with something in the place of what could not be built

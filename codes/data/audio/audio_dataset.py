@@ -119,7 +119,13 @@ class AudioDataset(Dataset, abstract=True):
         roots = [_demo(str(path)) or path for path in paths]
         on_error = "collect" if self.on_error == "skip" else "fail"
         self._known = index or remembered_index(roots)
-        return scan(roots, known=self._known, on_error=on_error, progress=True, float_bits=self.float_bits)
+        try:
+            return scan(roots, known=self._known, on_error=on_error, progress=True, float_bits=self.float_bits)
+        except AudioReadError as error:
+            if self.on_error == "skip":
+                raise
+            way = "on_error: skip leaves out what cannot be read; python -m codes.data.audio.doctor names all of it"
+            raise AudioReadError(f"{error}; {way}") from error
 
     def sides(self, files: list[IndexEntry]) -> Sides:
         """Training files and validation files; a dataset with a split of its own overrides this."""
@@ -260,7 +266,8 @@ class AudioDataset(Dataset, abstract=True):
             self._leave_out(odd, "of another sample rate")
             return [file for file in files if file.info.sample_rate_hz == sample_rate]
         if odd:
-            self._notes.append(f"resampled to {sample_rate} Hz: {_amount(odd)} ({there})")
+            from_rates = ", ".join(f"{n} of {rate} Hz" for rate, n in sorted(counts.items()) if rate != sample_rate)
+            self._notes.append(f"resampled to {sample_rate} Hz: {_amount(odd)} ({from_rates})")
         return files
 
     def _record(

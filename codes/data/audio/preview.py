@@ -9,12 +9,9 @@ The command line's options are the constructor's arguments, so that a new datase
 """
 
 import argparse
-import contextlib
-import logging
 import time
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ import numpy as np
 from codes import registry
 from codes.convert import Converter
 from codes.data.audio import picture
-from codes.data.dataset import SKIPPED, Dataset
+from codes.data.dataset import SKIPPED, Dataset, warnings_in_report
 from codes.yaml_source import OptionError, parse_yaml
 
 _NUM_PICTURED = 3  # items, or fewer where they would be too high
@@ -49,25 +46,11 @@ def main(name: str, arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     out, num_items = Path(options.pop("out")), options.pop("items")
     try:
-        with _unsaid():
+        with warnings_in_report():
             dataset = cls(**{key: value for key, value in options.items() if value is not None})
         _show(dataset, num_items, out)
     except (ValueError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
-
-
-@contextlib.contextmanager
-def _unsaid() -> Iterator[None]:
-    """Inside, nothing warns of files that are left out: the report that is printed names them."""
-    loggers = [logging.getLogger(f"codes.data.audio.{name}") for name in ("audio_dataset", "transcripts.left_out")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _parser(name: str, cls: type) -> argparse.ArgumentParser:
