@@ -33,8 +33,10 @@ _SMALL_BYTES = 1 << 16  # a pipe holds as much
 class _Stream(Sampler[list[tuple[int, int]]]):
     """Yields batches of (epoch, index); endless in training, one pass in validation."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, endless: bool, rank: int, ranks: int) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, endless: bool, rank: int, ranks: int) -> None:
+        length = len(dataset)
         self.length, self.batch_size, self.seed, self.endless = length, batch_size, seed, endless
+        self._new_order = dataset.order
         self.rank, self.ranks = rank, ranks
         self.start = 0
         self._epoch = -1
@@ -64,7 +66,7 @@ class _Stream(Sampler[list[tuple[int, int]]]):
         if not self.endless:
             return 0, at
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.length)
+            self._epoch, self._order = epoch, self._new_order(np.random.default_rng((self.seed, epoch)))
         return epoch, int(self._order[at])
 
 
@@ -207,7 +209,7 @@ class Loader:
         self.position = 0  # batches taken
         self.waited_seconds = 0.0
         self.skipped: dict[str, int] = {}  # reads that failed and were left out, as the dataset was asked to, by file
-        self._stream = _Stream(len(dataset), batch_size, seed, endless, rank, ranks)
+        self._stream = _Stream(dataset, batch_size, seed, endless, rank, ranks)
         self._batches = _Batches(dataset, seed, plugins or [], skips=not endless)
         self._loader = DataLoader(
             self._batches, batch_size=None, sampler=self._stream, num_workers=num_workers, collate_fn=_as_is,

@@ -2,12 +2,16 @@
 
     python -m codes.data.audio.tar_shards --path DIR [--chunk-frames 16384 ...]
 
-The headers of each tar are walked once, by seeking from one to the next; an item is then one read at a known place, and
-nothing is unpacked. Items are numbered like any dataset's, so the order is shuffled over all shards, several processes
-share it, and a run resumes at its position. ``tar cf shard-000000.tar FILES`` makes a shard.
+The headers of each tar are walked once, by seeking from one to the next (``index`` keeps what was found); an item is
+then one read at a known place, and nothing is unpacked. An epoch reads shard after shard, in another order each time,
+so that what is read together lies together. Which file comes when follows from (seed, epoch) alone: items are numbered
+like any dataset's, several processes and workers share them without overlap, and a run resumes at its position.
+``tar cf shard-000000.tar FILES`` makes a shard.
 """
 
 import io
+import json
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -53,6 +57,30 @@ def audio_members(path: Path, shard: int) -> list[Member]:
     return found
 
 
+def listed(shards: list[Path], index: Path | None) -> list[Member]:
+    """The audio files of all shards, from the index where it is of these shards; else it is written.
+
+    Raises:
+        AudioReadError: a shard is not what it must be, or the index cannot be read or written.
+    """
+    stamps = [[str(shard), (stat := shard.stat()).st_size, stat.st_mtime_ns] for shard in shards]
+    if index is None:
+        return [member for number, shard in enumerate(shards) for member in audio_members(shard, number)]
+    try:
+        if index.is_file():
+            head, *rows = index.read_text(encoding="utf-8").splitlines()
+            if json.loads(head) == stamps:
+                return [Member(*json.loads(row)) for row in rows]
+        members = listed(shards, None)
+        rows = [json.dumps(row) for row in (stamps, *([m.shard, m.name, m.offset, m.size] for m in members))]
+        aside = index.with_name(f"{index.name}.{os.getpid()}.tmp")  # several processes may write it
+        aside.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        os.replace(aside, index)
+    except (OSError, ValueError, TypeError) as error:
+        raise AudioReadError(f"the index {index} cannot be used ({error}): delete it, or name another file") from error
+    return members
+
+
 class TarShardsDataset(Dataset):
     """Chunks of the audio files in tar shards; each file gives one chunk an epoch, from a random place.
 
@@ -65,6 +93,9 @@ class TarShardsDataset(Dataset):
         channels: that every file has.
         bits: depth of the integers, 16 or 24; deeper files lose their lowest bits, shallower ones are shifted up.
         val_fraction: share of the files that is kept for validation, chosen by a hash of their names.
+        shuffle_files: in training a file may come up to so many places earlier or later than in its shard.
+        index: a file that keeps where the audio files lie, for corpora whose headers take long to walk; it is made
+            where it is missing or the shards have changed.
         phase: train or val.
     """
 
@@ -78,15 +109,17 @@ class TarShardsDataset(Dataset):
 
     def __init__(
         self, *, path: Path, chunk_frames: int = 16_384, channels: int = 2, bits: Literal[16, 24] = 16,
-        val_fraction: float = 0.02, phase: Literal["train", "val"] = "train",
+        val_fraction: float = 0.02, shuffle_files: int = 1000, index: Path | None = None,
+        phase: Literal["train", "val"] = "train",
     ) -> None:  # fmt: skip
-        if chunk_frames < 1 or channels < 1 or not 0 <= val_fraction < 1:
-            raise ValueError("chunk_frames and channels must be 1 or more, val_fraction 0 to below 1")
+        if chunk_frames < 1 or channels < 1 or shuffle_files < 1 or not 0 <= val_fraction < 1:
+            raise ValueError("chunk_frames, channels and shuffle_files must be 1 or more, val_fraction 0 to below 1")
+        self.shuffle_files = shuffle_files
         self.chunk_frames, self.channels, self.bits, self.phase = chunk_frames, channels, bits, phase
         self.shards = sorted(path.glob("**/*.tar")) if path.is_dir() else [path]
         if not self.shards or not self.shards[0].is_file():
             raise ValueError(f"{path} is no .tar file and holds none")
-        members = [member for number, shard in enumerate(self.shards) for member in audio_members(shard, number)]
+        members = listed(self.shards, index)
         held_out = [zlib.crc32(member.name.encode()) / 2**32 < val_fraction for member in members]
         self.members = [member for member, out in zip(members, held_out, strict=True) if out == (phase == "val")]
         if not self.members:
@@ -94,6 +127,14 @@ class TarShardsDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Shard after shard, the shards in random order; within `shuffle_files` files change places."""
+        counts = np.bincount([member.shard for member in self.members], minlength=len(self.shards))
+        ends = np.cumsum(counts).tolist()
+        ranges = [np.arange(ends[shard] - counts[shard], ends[shard]) for shard in rng.permutation(len(self.shards))]
+        in_turn = np.concatenate(ranges)
+        return in_turn[np.argsort(np.arange(len(self)) + rng.uniform(0, self.shuffle_files, len(self)))]
 
     def fingerprint(self) -> dict[str, Any]:
         """The number of files, and a checksum of their names and sizes."""

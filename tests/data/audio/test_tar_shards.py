@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from codes.data.audio import tar_shards
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.tar_shards import TarShardsDataset
 from codes.data.loader import Loader
@@ -57,6 +58,50 @@ def test_deeper_integers_and_a_single_shard(shards: Path) -> None:
     assert item["wav"].dtype == np.int32
     np.testing.assert_array_equal(item["wav"], pcm(10).T[:, :310].astype(np.int32) << 8)
     assert dataset.report() == ["10 files in 1 shards, 0.00 GiB"]
+
+
+def test_an_epoch_goes_shard_by_shard(tmp_path: Path) -> None:
+    """The order that is read: each file once, shards in another order each epoch, files near their places."""
+    for shard in range(6):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for number in range(50):
+                tar.addfile(tarfile.TarInfo(f"{shard}_{number:03d}.wav"))
+    dataset = TarShardsDataset(path=tmp_path, val_fraction=0.1, shuffle_files=8)
+    orders = [dataset.order(np.random.default_rng((0, epoch))) for epoch in (0, 0, 1)]
+    assert sorted(orders[0]) == list(range(len(dataset)))
+    assert np.array_equal(orders[0], orders[1])
+    shards = [[dataset.members[index].shard for index in order] for order in orders]
+    turns = [list(dict.fromkeys(order)) for order in shards]
+    assert turns[0] != turns[2]
+    in_turn = [index for shard in turns[0] for index, member in enumerate(dataset.members) if member.shard == shard]
+    moved = np.abs(np.argsort(orders[0]) - np.argsort(in_turn))
+    assert 0 < moved.max() < 8
+    loaders = [Loader(dataset, 10, seed=0, endless=True, rank=rank, ranks=2) for rank in range(2)]
+    parts = [index for number in range(7) for loader in loaders for _, index in loader._stream.batch(number)]
+    assert len(set(parts)) == len(parts) == 70  # no overlap of processes
+    assert set(parts) == set(orders[0][:70])
+
+
+def test_an_index_is_kept_until_a_shard_changes(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = shards / "index.jsonl"
+    made = TarShardsDataset(path=shards, chunk_frames=64, val_fraction=0, index=index)
+    walked: list[Path] = []
+    walk = tar_shards.audio_members
+    monkeypatch.setattr(tar_shards, "audio_members", lambda path, shard: walked.append(path) or walk(path, shard))
+    assert TarShardsDataset(path=shards, chunk_frames=64, val_fraction=0, index=index).members == made.members
+    assert not walked
+    with tarfile.open(shards / "shard-000001.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo("more.wav"))
+    assert len(TarShardsDataset(path=shards, chunk_frames=64, val_fraction=0, index=index)) == 21
+    assert len(walked) == 2
+    for text in ("", "[]\n{", f"{index.read_text().splitlines()[0]}\n[1, 2]\n"):
+        index.write_text(text)
+        if text.startswith("[]"):
+            assert len(TarShardsDataset(path=shards, val_fraction=0, index=index)) == 21  # of other shards
+            continue
+        with pytest.raises(AudioReadError, match=r"index\.jsonl cannot be used .*: delete it"):
+            TarShardsDataset(path=shards, val_fraction=0, index=index)
+    assert sorted(path.name for path in shards.iterdir()) == ["index.jsonl", "shard-000000.tar", "shard-000001.tar"]
 
 
 def test_a_position_is_resumed(shards: Path) -> None:
