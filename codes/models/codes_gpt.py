@@ -89,7 +89,7 @@ class CodesGpt(Network):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (B, S, D) -> (B, K, S, V) float32."""
         weights = self.tables[:, : self.codebook_size] if self.outputs is None else self.outputs
-        return torch.einsum("bsd,kvd->bksv", hidden.float(), weights.float() * self.gain)
+        return torch.einsum("bsd,kvd->bksv", hidden.float() * self.gain, weights.float())
 
     @torch.inference_mode()
     def generate(

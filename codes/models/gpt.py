@@ -180,8 +180,11 @@ class Gpt(Network):
     def embed_window(self, ids: Tensor, first: int, forecast: Forecast | None) -> Tensor:
         """As `embed`, for ids (B, reach + N) that begin ``reach`` codes before token ``first``."""
         length = ids.shape[1] - self.reach
-        repeats = 1 + -(-length // self.num_channels)
-        channels = self.channel_embedding.roll(-first, 0).repeat(repeats, 1)[:length]
+        if length == 1:
+            channels = self.channel_embedding.narrow(0, first % self.num_channels, 1)
+        else:
+            repeats = 1 + -(-length // self.num_channels)
+            channels = self.channel_embedding.roll(-first, 0).repeat(repeats, 1)[:length]
         x = channels.expand(len(ids), -1, -1)
         for input in self.inputs:
             x = x + input(ids[:, self.reach - input.reach :], first)  # type: ignore[operator]

@@ -48,10 +48,8 @@ class SoftmaxHead(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) -> (..., V) float32."""
-        parts = [
-            functional.linear(part, weight[: self.vocabulary].float() * self.gain)
-            for part, weight in linear_terms(self.output, hidden.float())
-        ]
+        terms = linear_terms(self.output, hidden.float() * self.gain)  # few vectors beside many weights in a step
+        parts = [functional.linear(part, weight[: self.vocabulary].float()) for part, weight in terms]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def log_probabilities(self, hidden: Tensor, forecast: Forecast | None = None) -> Tensor:

@@ -41,10 +41,10 @@ class KeyValueCache:
             self.keys.index_copy_(2, start, keys.to(self.keys.dtype))
             self.values.index_copy_(2, start, values.to(self.values.dtype))
             return self.keys, self.values, self.positions <= start
-        end = start + keys.shape[2]
-        self.keys[:, :, start:end] = keys
-        self.values[:, :, start:end] = values
-        return self.keys[:, :, :end], self.values[:, :, :end], None
+        num, end = keys.shape[2], start + keys.shape[2]
+        self.keys.narrow(2, start, num).copy_(keys)  # narrow(): a slice takes three views
+        self.values.narrow(2, start, num).copy_(values)
+        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end), None
 
 
 class FixedStep:

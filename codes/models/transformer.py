@@ -16,11 +16,22 @@ from codes.models.key_value_cache import Caches, KeyValueCache
 
 Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["swiglu", "gelu"]
+NORM_EPS = 1e-6
 
 
 def make_norm(kind: Norm, dim: int) -> nn.Module:
     """The normalisation layer of that name over the last axis of width dim."""
-    return nn.RMSNorm(dim, eps=1e-6) if kind == "rmsnorm" else nn.LayerNorm(dim)
+    return StepRMSNorm(dim, eps=NORM_EPS) if kind == "rmsnorm" else nn.LayerNorm(dim)
+
+
+class StepRMSNorm(nn.RMSNorm):
+    """torch's, which on a CPU is put together from small operations; in a step of generation from fewer of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] > 1 or torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        scale = x.square().mean(-1, keepdim=True).add_(NORM_EPS).rsqrt_()
+        return (x * scale).mul_(self.weight)
 
 
 class Rotary(nn.Module):
@@ -62,9 +73,10 @@ class Attention(nn.Module):
         self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int | Tensor = 0
     ) -> Tensor:
         batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3 * self.heads, dim // self.heads)
-        queries_keys, values = qkv.split((2 * self.heads, self.heads), 2)
-        queries, keys = rotate(queries_keys, *rotary).split(self.heads, 2)
+        heads = self.heads
+        qkv = self.qkv(x).view(batch, length, 3 * heads, dim // heads)
+        rotated, values = rotate(qkv.narrow(2, 0, 2 * heads), *rotary), qkv.narrow(2, 2 * heads, heads)
+        queries, keys = rotated.narrow(2, 0, heads), rotated.narrow(2, heads, heads)
         queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
         mask = None
         if cache is not None:
@@ -107,8 +119,11 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None, start: int | Tensor = 0
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, cache, start))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self._dropped(self.attention(self.attention_norm(x), rotary, cache, start))
+        return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)))
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        return self.dropout(branch) if self.training else branch  # a step of generation has no time for the call
 
 
 class Transformer(nn.Module):
