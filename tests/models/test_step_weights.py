@@ -25,7 +25,8 @@ def test_a_network_stays_what_it_is(huge: bool, monkeypatch: pytest.MonkeyPatch)
     lay_out_for_steps(gpt)
     assert all(torch.equal(value, before[name]) for name, value in gpt.state_dict().items())
     table: nn.Embedding = gpt.inputs[0].tables[0]  # type: ignore[index,assignment]
-    assert gpt.head.output.weight is table.weight and table.weight.is_contiguous()
+    assert gpt.head.output.weight is table.weight  # type: ignore[union-attr]
+    assert table.weight.is_contiguous()
     assert gpt.transformer.blocks[0].attention.qkv.weight.stride() == (1, 48)  # type: ignore[union-attr,index]
     with torch.inference_mode():
         torch.testing.assert_close(stepwise_nats(gpt, ids), plain, rtol=1e-5, atol=1e-5)
@@ -33,6 +34,7 @@ def test_a_network_stays_what_it_is(huge: bool, monkeypatch: pytest.MonkeyPatch)
 
 def test_pages_begin_where_huge_ones_do() -> None:
     block = huge_pages(1000)
-    assert block.shape == (1000,) and not block.any()
+    assert block.shape == (1000,)
+    assert not block.any()
     if hasattr(step_weights.mmap, "MADV_HUGEPAGE"):
         assert block.data_ptr() % HUGE_PAGE_BYTES == 0
