@@ -283,13 +283,20 @@ def test_the_codes_may_come_of_a_network_of_the_run(dlas: Path, tmp_path: Path) 
     to_codes = values["steps"]["gpt_train"]["injectors"]["to_codes"]
     del to_codes["dvae_config"]
     to_codes["dvae"] = "dvae"
+    injectors = values["steps"]["gpt_train"]["injectors"]
+    injectors["paired_to_mel"] = {"type": "mel_spectrogram", "in": "wav", "out": "paired_mel"}
     file = dlas.with_name("both.yml")
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     trainer = ExtensibleTrainer(load_experiment(file, short(tmp_path, 1)))
     assert trainer.train()
     speaker, dvae = Speaker(trainer.folder.path), load_weights(dlas.with_name("dvae.pth"))
     assert torch.equal(speaker.codes.dvae.codebook.embed, dvae["codebook.embed"])
-    assert speaker.to_mel(torch.tensor([3, 40])).shape == (80, 8)
+    mel = speaker.to_mel(torch.tensor([3, 40]))
+    torch.testing.assert_close(mel, speaker.codes.inverse(torch.tensor([[3, 40]]))[0])  # magnitudes have no norms
+    assert mel.shape == (80, 8)
+    assert speaker.mel.settings.magnitude
+    assert not speaker.voice_mel.settings.magnitude
+    assert speaker.voice_mel.norms is not None  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_spoken(spoken_run: Path, tmp_path: Path) -> None:
@@ -306,6 +313,16 @@ def test_what_cannot_be_spoken(spoken_run: Path, tmp_path: Path) -> None:
         speaker.voice([])
     with pytest.raises(CheckpointError, match=r"is no run: it has no options\.yml"):
         Speaker(tmp_path)
+    values = yaml.safe_load((spoken_run / "options.yml").read_text())
+    injectors = values["steps"]["gpt"]["injectors"]
+    injectors["to_mel"] = {"type": "normalize_mel", "in": "wav", "out": "mel"}
+    (spoken_run / "options.yml").write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(CheckpointError, match="'mel' is no mel spectrogram that torch_mel_spectrogram or mel_spec"):
+        Speaker(spoken_run)
+    injectors["to_codes"] = {"type": "normalize_mel", "in": "mel", "out": "codes"}
+    (spoken_run / "options.yml").write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(CheckpointError, match="has no discrete_token, or no call of its unified_voice2"):
+        Speaker(spoken_run)
 
 
 def test_norms_of_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,17 @@ from torch import Tensor
 
 from codes.data.audio.resample import read_sound
 from codes.data.text.tokenizer import BpeTokenizer, CharacterTokenizer, TextTokenizer
-from codes.entries import Entry
 from codes.models.unified_voice import UnifiedVoice2
 from codes.models.vocoders import Vocoder
 from codes.speech_mel import griffin_lim
 from codes.trainer.export import open_run, trained_networks
-from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
+from codes.trainer.injector import Injector
+from codes.trainer.injectors.control import ForEachInjector
+from codes.trainer.injectors.speech import MelSpectrogramInjector, TorchMelSpectrogramInjector
 from codes.trainer.injectors.speech_codes import DiscreteTokenInjector
 from codes.weights import CheckpointError
+
+MelInjector = TorchMelSpectrogramInjector | MelSpectrogramInjector
 
 
 class Speaker:
@@ -42,22 +45,19 @@ class Speaker:
             raise CheckpointError(f"{run} has no unified_voice2 among its networks ({', '.join(networks)})")
         self.gpt = gpt.to(self.device)
         entries = [entry for step in experiment.steps for entry in step.injectors]
-        mel = self._injector(entries, "torch_mel_spectrogram").build()
-        codes = self._injector(entries, "discrete_token").build(networks)
-        assert isinstance(mel, TorchMelSpectrogramInjector)
-        assert isinstance(codes, DiscreteTokenInjector)
-        self.mel, self.codes = mel, codes
+        built = [(entry.flags.in_, entry.flags.out, entry.built_from.build(networks)) for entry in entries]
+        writers = {key: injector for _, keys, injector in built for key in keys}
+        coding = next((one for one in built if isinstance(one[2], DiscreteTokenInjector)), None)
+        calling = next((one for one in built if getattr(one[2], "network", None) is gpt), None)
+        if coding is None or calling is None:
+            raise CheckpointError(f"{run} has no discrete_token, or no call of its unified_voice2, among its injectors")
+        self.codes: DiscreteTokenInjector = coding[2]
         self.codes.dvae.to(self.device)
+        self.mel, self.voice_mel = (_mel_of(read[0], writers) for read in (coding[0], calling[0]))
         train = experiment.datasets["train"].built_from.options
         self.tokenizer = _tokenizer(train)
         self.clip_samples = int(train.get("conditioning_length", 44_100))
         self.sample_rate_hz = self.mel.settings.sample_rate_hz
-
-    def _injector(self, entries: list[Entry], kind: str) -> Any:
-        found = next((entry.built_from for entry in entries if entry.built_from.type == kind), None)
-        if found is None:
-            raise CheckpointError(f"the run has no injector {kind}: the way from its codes to sound is unknown")
-        return found
 
     def tokens(self, text: str) -> Tensor:
         """A text as token numbers (N,).
@@ -82,7 +82,7 @@ class Speaker:
         """
         if not clips:
             raise ValueError("a voice needs one reference recording or more")
-        return torch.stack([self.mel(self._clip(path)) for path in clips], 1)
+        return torch.stack([self.voice_mel(self._clip(path)) for path in clips], 1)
 
     def _clip(self, path: Path) -> Tensor:
         """The middle of a recording, (1, 1, clip_samples) float at the run's rate."""
@@ -114,6 +114,17 @@ class Speaker:
         mel = self.to_mel(codes)
         settings = self.mel.settings
         return vocoder.sound(mel, settings) if vocoder is not None else griffin_lim(mel.cpu(), settings)
+
+
+def _mel_of(key: str, writers: dict[str, Injector]) -> MelInjector:
+    """What makes the mel spectrograms under a key, of single clips where it is for_each."""
+    found = writers.get(key)
+    found = found.subtype if isinstance(found, ForEachInjector) else found
+    if not isinstance(found, MelInjector):
+        raise CheckpointError(
+            f"{key!r} is no mel spectrogram that torch_mel_spectrogram or mel_spectrogram makes: the run cannot speak"
+        )
+    return found
 
 
 def _tokenizer(options: dict[str, Any]) -> TextTokenizer:

@@ -135,6 +135,10 @@ class MelSpectrogramInjector(Injector):
         mel = mel_spectrogram(float_wav(_mono(wav), self.input_bits), self.settings)
         return scaled(mel, MOST_LOG_MEL) if self.do_normalization else mel
 
+    def logarithms(self, mel: Tensor) -> Tensor:
+        """A mel of forward() as logarithms of the sound's own magnitudes. mel: (..., bands, F) -> same shape."""
+        return unscaled(mel, MOST_LOG_MEL) if self.do_normalization else mel
+
 
 def _mono(wav: Tensor) -> Tensor:
     """(B, 1, T) or (B, T) as (B, T)."""
