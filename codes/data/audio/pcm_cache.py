@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from codes.data.audio import pcm_entry, resample
 from codes.data.audio.demo_corpus import cache_root
 from codes.data.audio.pcm_entry import CachedPcm, EntryHeader, EntryWriter, PcmEntryError
 from codes.data.audio.reader import AudioFile, AudioInfo, AudioReadError
+from codes.data.byte_progress import ByteProgress
 
 __all__ = ["CachedPcm", "PcmCache", "PcmCacheError", "PcmEntryError", "PcmRequest"]
 
@@ -296,22 +298,12 @@ def _named_errors(request: PcmRequest, plan: CachedPcm, place: str) -> Iterator[
 @contextlib.contextmanager
 def _bar(progress: bool, num_files: int, num_bytes: int, root: Path) -> Iterator[Callable[[int], None]]:
     """Yields what is told of every block that was written."""
-    if not progress:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     title = f"decoding {num_files} file{'' if num_files == 1 else 's'}"
-    if not console.is_terminal:
-        console.print(f"{title} into {root} ({_size(num_bytes)})", markup=False)
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=num_bytes)
-        yield lambda written: bar.advance(task, written)
+    if progress and not sys.stderr.isatty():
+        print(f"{title} into {root} ({_size(num_bytes)})", file=sys.stderr, flush=True)
+    with ByteProgress(title, shown=progress) as bar:
+        bar.begin(0, num_bytes)
+        yield bar.advance
 
 
 def _size(num_bytes: int) -> str:

@@ -610,7 +610,7 @@ def test_progress_on_a_terminal_and_elsewhere(
     build(cache, wanted, progress=True)
     assert capsys.readouterr().err == "", "there is nothing to do"
     cache.clear()
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     build(cache, wanted, progress=True)
     shown = capsys.readouterr().err
