@@ -14,8 +14,10 @@ import yaml
 from codes.experiment import load_experiment
 from codes.models.hifi_gan import HifiGan
 from codes.models.unified_voice import UnifiedVoice2
+from codes.models.vocoders import open_vocoder
 from codes.trainer.check import check
 from codes.trainer.extensible_trainer import ExtensibleTrainer
+from codes.trainer.injectors.speech import MelSpectrogramInjector
 from codes.trainer.speaking import Speaker
 from codes.weights import CheckpointError, fit_weights, load_weights
 from scripts import mel_norms, speak
@@ -253,6 +255,7 @@ def test_text_becomes_sound(spoken_run: Path, dlas: Path, tmp_path: Path, capsys
         next((k.removesuffix(a) + b for a, b in names.items() if k.endswith(a)), k): v for k, v in vocoder.items()
     }
     torch.save({"generator": published}, tmp_path / "hifi" / "g_1")
+    assert open_vocoder(tmp_path / "hifi").settings == MelSpectrogramInjector().settings  # nothing to convert
     for extra in ([], ["--vocoder", str(tmp_path / "hifi")]):
         arguments = ["--run", str(spoken_run), "--text", "other words", "--voice", clip, clip, "--num", "2"]
         written = speak.speak(speak.parse_arguments([*arguments, "--seconds", "0.4", "--out", str(tmp_path), *extra]))
