@@ -132,7 +132,7 @@ def test_two_optimizers_are_unscaled_once_each(toys: Any) -> None:
     assert max(difference(one, other), difference(one, other, "second")) < 1e-6
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "sgd", "lion"])
 def test_overflow_is_skipped_and_halves_the_scale(toy: Any, weights: Any, same: Any, optimizer: str) -> None:
     bad = {"error": L2, "bad": {"type": "toy_nan", "fake": "fake", "after": 2, "before": 2}}
     trainer = scaled(toy, {"steps.fit.losses": bad, "steps.fit.optimizer": optimizer})
