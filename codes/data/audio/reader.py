@@ -34,6 +34,7 @@ class AudioFile:
     """An open audio file: ``info``, ``read`` and ``blocks``. A context manager.
 
     Attributes:
+        raw: the open file and its first bytes, for readers of one format.
         info: what it holds; ``num_frames`` is exact. Opening a lossy file or one of unknown length decodes it all.
         seeks_exactly: ``info.seeks``. False for most lossy formats, and for lossless ones in Ogg and Matroska: a read
             behind the last one decodes from the file's start. That is exact but slow; reads in order cost no more than
@@ -58,11 +59,11 @@ class AudioFile:
         if float_bits is not None and not _FLOAT_BITS[0] <= float_bits <= _FLOAT_BITS[1]:
             raise ValueError(f"float_bits is {float_bits}, it must be {_FLOAT_BITS[0]} to {_FLOAT_BITS[1]}, or None")
         self.path = Path(path)
-        self._raw = open_file(self.path)
+        self.raw = open_file(self.path)
         try:
-            self._decoder = _decoder(self._raw, stream, float_bits, known)
+            self._decoder = _decoder(self.raw, stream, float_bits, known)
         except BaseException:
-            self._raw.file.close()
+            self.raw.file.close()
             raise
         self.info: AudioInfo = self._decoder.info
         if known is not None and self.info != known:
@@ -81,7 +82,7 @@ class AudioFile:
     def close(self) -> None:
         """Close the file."""
         self._decoder.close()
-        self._raw.file.close()
+        self.raw.file.close()
 
     def read(self, start_frame: int = 0, num_frames: int | None = None) -> np.ndarray:
         """Frames from ``start_frame`` on (all that follow where ``num_frames`` is None) as integers.

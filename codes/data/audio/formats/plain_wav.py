@@ -7,17 +7,16 @@ found sound, and only where the first and last frames read both ways are the sam
 
 import io
 import os
-import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from codes.data.audio.formats.info import opening_error
+from codes.data.audio.formats.wav_chunks import samples_start
 from codes.data.audio.reader import AudioFile, AudioReadError
 
 _FORMATS = ("WAV PCM_16", "WAVEX PCM_16")
-_HEAD_BYTES = 4096
 _BLOCK_SAMPLES = 1 << 19  # of all channels: what is read at once, 1 MiB
 _COMPARED_FRAMES = 16
 
@@ -85,7 +84,7 @@ def open_plain_wav(audio: AudioFile) -> PlainWav | None:
     file = None
     try:
         file = io.FileIO(audio.path)
-        first_byte = _first_byte(os.pread(file.fileno(), _HEAD_BYTES, 0))
+        first_byte = samples_start(audio.raw)
         plain = PlainWav(audio.path, file, first_byte or 0, audio.info.num_channels)
         if hasattr(os, "posix_fadvise"):  # chunks are taken here and there: reading ahead fetches what nobody wants
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
@@ -105,20 +104,6 @@ def open_plain_wav(audio: AudioFile) -> PlainWav | None:
 def new_scratch() -> np.ndarray:
     """Memory for `PlainWav.read`."""
     return np.empty(_BLOCK_SAMPLES, np.int16)
-
-
-def _first_byte(head: bytes) -> int | None:
-    """Where the samples start; None where that is not among the first bytes."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return None
-    place = 12
-    while place + 8 <= len(head):
-        name, num_bytes = struct.unpack_from("<4sI", head, place)
-        place += 8
-        if name == b"data":
-            return place
-        place += num_bytes + num_bytes % 2
-    return None
 
 
 def _agree(plain: PlainWav, audio: AudioFile) -> bool:

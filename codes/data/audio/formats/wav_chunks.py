@@ -78,6 +78,11 @@ def _long_sizes(ds64: bytes) -> dict[bytes, int]:
     return {**sizes, b"data": int.from_bytes(ds64[8:16], "little")}
 
 
+def samples_start(raw: RawFile) -> int | None:
+    """The byte at which the samples of a WAV start; None of other files."""
+    return next((chunk.start for chunk in _chunks(raw) if chunk.name == b"data"), None) if _is_wav(raw) else None
+
+
 def check_chunks(raw: RawFile) -> None:
     """Refuse a file whose samples go on after the length in its header: what follows is neither chunk nor tag.
 
