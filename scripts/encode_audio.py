@@ -22,7 +22,8 @@ import torch
 
 from codes.data.audio.codes_cache import CodecDescription, CodedRecording, CodesCache
 from codes.data.audio.listing.file_progress import FileProgress
-from codes.data.audio.listing.folder import FoundFile, scan
+from codes.data.audio.listing.folder import scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.reader import read
 from codes.data.audio.resample import num_resampled, resample
 from codes.devices import usable_device
@@ -105,7 +106,7 @@ class Encoding:
         )  # fmt: skip
         self.cache = CodesCache(options.out, described)
 
-    def _check(self, file: FoundFile, coded_channels: int) -> None:
+    def _check(self, file: IndexEntry, coded_channels: int) -> None:
         """Refuse what the codec does not take, or has other channels than the first file where each is coded."""
         info, codec = file.info, self.codec
         if info.sample_rate_hz != codec.sample_rate_hz and not self.options.resample:
@@ -148,7 +149,7 @@ class Encoding:
             f"channel coded){speed}: {self.options.out}"
         ]
 
-    def _record(self, file: FoundFile, key: str) -> CodedRecording:
+    def _record(self, file: IndexEntry, key: str) -> CodedRecording:
         samples = num_resampled(file.info.num_frames, file.info.sample_rate_hz, self.codec.sample_rate_hz)
         return CodedRecording(
             relative=file.relative, path=str(file.path.absolute()), content_hash=file.hashed(),
@@ -156,7 +157,7 @@ class Encoding:
             num_frames=-(-samples // self.codec.hop_samples), key=key, sample_rate_hz=self.codec.sample_rate_hz,
         )  # fmt: skip
 
-    def audio(self, file: FoundFile) -> torch.Tensor:
+    def audio(self, file: IndexEntry) -> torch.Tensor:
         """A file as (C, T) float32 at the codec's rate."""
         info, wanted_hz = file.info, self.codec.sample_rate_hz
         pcm = read(file.path, float_bits=FLOAT_BITS)

@@ -13,7 +13,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from codes.data.audio.listing.folder import FoundFile, scan
+from codes.data.audio.listing.folder import scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.reader import AudioReadError
 from codes.data.audio.resample import read_sound
 from codes.speech_mel import MelSettings, mel_spectrogram
@@ -30,7 +31,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(files: list[FoundFile], settings: MelSettings) -> tuple[torch.Tensor, int]:
+def measure(files: list[IndexEntry], settings: MelSettings) -> tuple[torch.Tensor, int]:
     """The mean of each band over all frames of all channels (bands,), and the number of frames.
 
     Raises:

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from codes.data.audio.listing.file_progress import FileProgress
-from codes.data.audio.listing.folder import FoundFile, scan
+from codes.data.audio.listing.folder import scan
+from codes.data.audio.listing.index_entry import IndexEntry
 from codes.data.audio.reader import AudioFile, AudioReadError, to_bits
 from codes.data.audio.resample import resample
 from codes.data.audio.transcripts.rows import numbered_lines
@@ -77,7 +78,7 @@ class PreparationOptions:
 class _Source:
     """A recording: where it is, who speaks, and what its clips' names begin with."""
 
-    file: FoundFile
+    file: IndexEntry
     speaker: str
     name: str
 
@@ -286,7 +287,7 @@ def _mono(pcm: np.ndarray) -> np.ndarray:
     return pcm[0] if len(pcm) == 1 else np.rint(pcm.mean(axis=0)).astype(pcm.dtype)
 
 
-def _sources(files: list[FoundFile], speaker: str) -> list[_Source]:
+def _sources(files: list[IndexEntry], speaker: str) -> list[_Source]:
     """The recordings; where two would have one name, their paths' hashes tell them apart."""
     found = [(file, *_names(file.relative, speaker)) for file in files]
     times = Counter((who.casefold(), name.casefold()) for _, who, name in found)
