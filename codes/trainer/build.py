@@ -87,7 +87,7 @@ def build(experiment: Experiment, ranks: Ranks = Ranks()) -> Parts:  # noqa: B00
     notes = [*experiment.warnings, *([precision.note] if precision.note else []), *_same_data(datasets)]
     notes += _prepare_networks(collector, experiment, networks, device)
     if ranks.size > 1:
-        notes += collector.attempt(start, lambda: share_networks(experiment, networks, precision, ranks)) or []
+        notes += collector.attempt(start, lambda: share_networks(experiment, networks, ranks)) or []
     _check_best(collector, experiment)
     for entry in experiment.steps:
         _check_depths(collector, entry, datasets)

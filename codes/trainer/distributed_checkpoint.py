@@ -36,7 +36,7 @@ def save(
     Raises:
         CheckpointError: on every process, where one could not write.
     """
-    whole = {name: _gathered(tensors, ranks.first) for name, tensors in weights.items()}
+    whole = {name: gathered(tensors, ranks.first) for name, tensors in weights.items()}
     state, tensors = _split(state)
     shards = folder / f"{PREFIX}{step:08d}.shards.tmp"
     if any(ranks.gather(bool(tensors))):
@@ -46,7 +46,7 @@ def save(
     return folder / f"{PREFIX}{step:08d}"
 
 
-def _gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """A state dict with whole tensors, on the CPU where they were gathered; empty where it is not kept."""
     found = {}
     for name, tensor in tensors.items():

@@ -25,7 +25,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from codes.entries import Experiment
 from codes.options import ExperimentOptions
 from codes.trainer.distributed import RANK_SEEDS, Ranks
-from codes.trainer.precision import Precision
 from codes.trainer.state import State, batch_size
 from codes.trainer.step import Step, Tally, Values
 
@@ -247,9 +246,7 @@ def is_whole(experiment: Experiment, ranks: Ranks) -> bool:
     return ranks.size == 1 or experiment.options.parallel == "ddp"
 
 
-def share_networks(
-    experiment: Experiment, networks: Mapping[str, nn.Module], precision: Precision, ranks: Ranks
-) -> list[str]:
+def share_networks(experiment: Experiment, networks: Mapping[str, nn.Module], ranks: Ranks) -> list[str]:
     """Prepare built networks for several processes; returns lines for people.
 
     Raises:
@@ -265,12 +262,8 @@ def share_networks(
     notes = [f"{ranks.size} processes, {options.parallel}: {batch_size / ranks.size:g} of {batch_size} items each"]
     if options.parallel == "ddp":
         return notes
-    if precision.scaler is not None:
-        raise ValueError("fp16 needs parallel: ddp; with fsdp use bf16: true, which needs no loss scaling")
     for name, network in networks.items():
         flags = experiment.networks[name].flags
         if flags.trainable:  # a pretrained codec that is only called stays whole
             shard(network, keep_gathered=flags.type == "discriminator")
-    if options.samples is not None:
-        notes.append("no samples during training with fsdp: scripts/sample.py makes them from a checkpoint")
     return notes

@@ -29,6 +29,7 @@ from codes.trainer.progress import Progress, memory_bytes
 from codes.trainer.report.page import report_line
 from codes.trainer.run_folder import RunFolder
 from codes.trainer.sampling import make_sampler
+from codes.trainer.sharded_samples import WholeCopies
 from codes.trainer.signals import StopRequest
 from codes.trainer.silent import SilentMetrics, silent_progress
 from codes.trainer.speed import Speed, prepare
@@ -57,7 +58,8 @@ class ExtensibleTrainer:
         wandb_log.require_package(experiment)
         self.parts: Parts = build(experiment, ranks)
         self.device, self.precision = self.parts.device, self.parts.precision
-        sampler = make_sampler(experiment, self.parts) if is_whole(experiment, ranks) else None
+        self.copies = None if is_whole(experiment, ranks) else WholeCopies(experiment, ranks)
+        sampler = make_sampler(experiment, self.parts) if self.copies is None else self.copies.sampler
         with ranks.first_before_others():
             self.folder = RunFolder(experiment, fresh and ranks.first)
         self.step = max(0, self.options.start_step)
@@ -243,7 +245,8 @@ class ExtensibleTrainer:
     def _sample(self) -> None:
         """Make samples with the averages; training goes on in training mode."""
         started = time.perf_counter()
-        with self._averaged():
+        whole = self.copies.loaded(self.parts.networks) if self.copies is not None else contextlib.nullcontext()
+        with self._averaged(), whole:
             self._write_once(lambda: self.evaluation.sample(self.step))
         self._set_mode()
         self._logged_at += time.perf_counter() - started
