@@ -2,11 +2,17 @@
 
     python scripts/sample.py --run runs/lofi_lstm --prompt song.wav --seconds 5 --temperature 0.9 --num 8 --out heard
     python scripts/sample.py --run runs/lofi_variational --seconds 5 --style-at 2.5 --out heard
+    python scripts/sample.py --run runs/acoustic_gpt --semantic-run runs/semantic_gpt --prompt voice.wav --out heard
 
 A run over the codes of a codec writes while it samples; its prompt is heard through the codec. Without --prompt it goes
 on after the middle of the first validation file. Into --out go prompt.wav, and 0.wav, 1.wav and so on with the prompt
 and what follows it, each with a spectrogram. --style-at starts another style at so many seconds after the prompt
-(several times, if you like); up to there all is as without it. Exit status: 0; 2 where something is wrong.
+(several times, if you like); up to there all is as without it. A network that predicts one piece of audio from another,
+as a t5 does, gets that of validation items, as during its run: 0_model.wav, 0_real.wav and 0_given.wav. Exit status: 0;
+2 where something is wrong.
+
+A run over codes given semantic tokens (acoustic_gpt.yml) says what --semantic-run makes up, or, without it, what --prompt
+says behind its first --prompt-seconds.
 """
 
 import argparse
@@ -24,7 +30,11 @@ import torch
 
 from codes.data.audio.picture import save_png, spectrogram_image
 from codes.trainer.checkpoint import CheckpointError
-from codes.trainer.continuation import Continuation, Prompt
+from codes.models.step_weights import lay_out_for_steps
+from codes.trainer.continuation import Continuation, NoContinuationError, Prompt
+from codes.trainer.predicted_samples import Predictions
+from codes.trainer.sampling import to_float, write_wav
+from codes.trainer.semantic_sampling import SemanticContinuation, SemanticRun
 from codes.yaml_source import OptionError
 
 
@@ -56,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--num", type=int, default=4, help="how many continuations, all at once (default: %(default)s)")
     add("--style-at", type=float, nargs="+", default=[], metavar="SECONDS", help="another style from here on")
     add("--style-fade", type=float, default=0.0, metavar="SECONDS", help="how long the transition takes")
+    add("--semantic-run", type=Path, metavar="DIR", help="a run that decides what is said (acoustic_gpt.yml)")
     add("--network", help="which network, where several can go on")
     add("--checkpoint", type=Path, metavar="DIR", help="a checkpoint (default: the run's best)")
     add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
@@ -75,14 +86,25 @@ def _check(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> list[str]:
     """Make and write the continuations; returns what is to be said."""
-    run = Continuation(options.run, options.network, options.checkpoint)
+    try:
+        run = SemanticContinuation(options.run, options.network, options.checkpoint)
+    except NoContinuationError as error:
+        return _predicted(options, str(error))
     prompt, notes = run.fit(read_prompt(options.prompt) if options.prompt else validation_prompt(run))
     rate = prompt.sample_rate_hz
     kept = min(prompt.pcm.shape[1], max(round(options.prompt_seconds * rate), run.frames_per_value))
     kept = kept // run.frames_per_value * run.frames_per_value
+    whole = prompt
     prompt = Prompt(pcm=prompt.pcm[:, prompt.pcm.shape[1] - kept :], bits=prompt.bits, sample_rate_hz=rate)
+    if options.num == 1 and hasattr(run.network, "generate"):
+        lay_out_for_steps(run.network)
     if hasattr(run.network, "carry_on") and (options.top_k or options.top_p < 1):
         raise ValueError(f"--top-k and --top-p: network {run.name} has no list of codes to keep; use --temperature")
+    if run.way is not None:
+        prompt, note = _said(run, whole, prompt, options)
+        notes.append(note)
+    elif options.semantic_run:
+        raise ValueError(f"--semantic-run: network {run.name} is given no semantic tokens")
     if run.codes is not None:
         return notes + _streamed(run, prompt, options)
     made = run.make(
@@ -97,6 +119,30 @@ def sample(options: argparse.Namespace) -> list[str]:
         _write(options.out / f"{number}.wav", np.concatenate([before, audio], 1), prompt.bits, rate)
     seconds = f"{kept / rate:.2f} s of prompt, {options.seconds:g} s made"
     return [*notes, f"{len(made)} continuations ({seconds}, {run.checkpoint}): {options.out}"]
+
+
+def _said(run: SemanticContinuation, whole: Prompt, prompt: Prompt, options: argparse.Namespace) -> tuple[Prompt, str]:
+    """Decide what continuations say; returns the prompt that is heard, and what is to be said of it."""
+    draws = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    new = round(options.seconds * prompt.sample_rate_hz)
+    semantic = SemanticRun(options.semantic_run) if options.semantic_run else None
+    return run.says(whole, prompt, new, options.num, draws, options.seed, semantic)
+
+
+def _predicted(options: argparse.Namespace, why: str) -> list[str]:
+    """Write predictions of validation items, beside what was given and the real audio; returns what is to be said."""
+    if options.prompt or options.style_at:
+        raise ValueError(f"--prompt and --style-at: {why}, of items of the run's validation set, and has no style")
+    run = Predictions(options.run, options.network, options.checkpoint)
+    frames = max(1, round(options.seconds * run.sample_rate_hz()))
+    made = run.make(frames, options.num, temperature=options.temperature, seed=options.seed, top_k=options.top_k,
+                    top_p=options.top_p)  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    for number, sounds in enumerate(made):
+        for name, sound in sounds.items():
+            wav = to_float(sound.wav.cpu(), sound.bits)
+            _write(options.out / f"{number}_{name}.wav", wav, sound.bits, sound.sample_rate_hz)
+    return [f"{len(made)} predictions ({options.seconds:g} s of each, {run.checkpoint}): {options.out}"]
 
 
 def _streamed(run: Continuation, prompt: Prompt, options: argparse.Namespace) -> list[str]:
@@ -168,8 +214,6 @@ def validation_prompt(run: Continuation) -> Prompt:
 
 
 def _write(path: Path, wav: np.ndarray, bits: int, sample_rate_hz: int) -> None:
-    from codes.trainer.sampling import write_wav
-
     write_wav(path, wav, bits, sample_rate_hz)
     save_png(path.with_suffix(".png"), spectrogram_image(wav, sample_rate_hz))
 

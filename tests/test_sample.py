@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from codes.experiment import load_experiment
 from codes.trainer.continuation import Continuation
@@ -109,6 +110,37 @@ def test_a_run_with_lora_can_be_heard(runs: Path, sample: Callable[..., list[np.
     ]  # fmt: skip
     ExtensibleTrainer(load_experiment(EXPERIMENTS / "tiny_cpu.yml", overrides)).train()
     assert len(sample("with_lora", "--seconds", "0.01", "--num", "2", "--prompt-seconds", "0.05")) == 2
+
+
+def test_a_t5_predicts_items_of_the_validation_set(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"layers": 1, "decoder_layers": 1, "model_dim": 16, "heads": 2, "feed_forward_dim": 16}
+    overrides = [
+        f"datasets.train.path={runs / 'music'}", f"path.root={runs}", "train.niter=1", "datasets.train.batch_size=2",
+        "use_tb_logger=false", "eval.baselines=false", "eval.max_batches=1", "samples.new_frames=2",
+        "samples.prompt_frames=64", "bf16=false",
+        *(f"networks.t5.kwargs.{key}={value}" for key, value in small.items()),
+    ]  # fmt: skip
+    ExtensibleTrainer(load_experiment(EXPERIMENTS / "t5_denoising.yml", overrides)).train()
+    made = []
+    for out in ("first", "second"):
+        arguments = ["--run", str(runs / "t5_denoising"), "--out", str(tmp_path / out), "--seconds", "0.001"]
+        assert command.main([*arguments, "--num", "2"]) == 0
+        names = sorted(path.name for path in (tmp_path / out).glob("*.wav"))
+        assert names == [f"{number}_{name}.wav" for number in (0, 1) for name in ("given", "model", "real")]
+        made.append([soundfile.read(tmp_path / out / name, dtype="int16", always_2d=True)[0] for name in names])
+    given, model, real = made[0][:3]
+    assert given.shape == model.shape == real.shape == (64 + 22, 1)
+    assert np.array_equal(model[:64], real[:64])
+    assert not np.array_equal(model, real)
+    assert all(np.array_equal(one, other) for one, other in zip(*made, strict=True))
+    assert command.main([*arguments, "--prompt", "any.wav"]) == 2
+    assert "--prompt and --style-at: network t5 predicts one piece of audio from another" in capsys.readouterr().err
+    options = runs / "t5_denoising" / "options.yml"
+    options.write_text(yaml.safe_dump({**yaml.safe_load(options.read_text()), "samples": None}, sort_keys=False))
+    assert command.main(arguments) == 2
+    assert "its options.yml must say under `samples` how" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from codes.trainer.code_sampling import CodesWay, Stream
 from codes.trainer.export import open_run, trained_networks
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.codes import CodecInjector
+from codes.trainer.item_sampling import completed_inputs
 from codes.trainer.precision import choose_device
 
 AUDIO_KEYS = ("wav", "prev", "past")  # of datasets: what a network of continuation begins with
@@ -32,6 +33,10 @@ class Prompt:
     sample_rate_hz: int
 
 
+class NoContinuationError(ValueError):
+    """A network predicts one piece of audio from another, so that it cannot go on after any."""
+
+
 class Continuation:
     """A run's network, and the way from audio to it and back.
 
@@ -43,6 +48,7 @@ class Continuation:
     Raises:
         OptionError: the run's options.yml cannot be loaded.
         CheckpointError: there is no checkpoint, or it does not fit.
+        NoContinuationError: the network is given more than the audio that it goes on after.
         ValueError: no network can go on, or the way back to audio is not known.
     """
 
@@ -65,8 +71,10 @@ class Continuation:
     def _connect(self, network: str | None) -> None:
         self.name = self._choose(network)
         self.network: Any = self.networks[self.name]
-        self.step, reader = _reader(self.experiment, self.name)
-        self.chain, self.key = self._chain(reader.flags.in_[0])
+        self.step, called = reader(self.experiment, self.name)
+        if len(completed_inputs(self.network, called)) > 1:
+            raise NoContinuationError(f"network {self.name} predicts one piece of audio from another")
+        self.chain, self.key = self._chain(called.flags.in_[0])
         train = self.experiment.datasets["train"].built_from
         self.bits = int(train.options.get("bits") or 16)
         self.sample_rate_hz: int | None = train.options.get("sample_rate")
@@ -272,7 +280,7 @@ def _can_go_on(module: nn.Module) -> bool:
     return hasattr(module, "carry_on") or hasattr(module, "generate")
 
 
-def _reader(experiment: Experiment, name: str) -> tuple[StepEntry, Any]:
+def reader(experiment: Experiment, name: str) -> tuple[StepEntry, Any]:
     """The step and the injector entry that call a network by its name."""
     for step in experiment.steps:
         for entry in step.injectors:

@@ -8,11 +8,12 @@ not depend on that audio (the noisy version, the other channel, a direction that
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codes.convert import Component
 from codes.data.dataset import Dataset
@@ -21,7 +22,6 @@ from codes.entries import Entry, Experiment
 from codes.options import SampleOptions
 from codes.randomness import ITEM_SEED
 from codes.registry import options_of
-from codes.trainer.build import Parts
 from codes.trainer.state import State, move
 from codes.trainer.step import BoundInjector, Step
 from codes.yaml_source import OptionError
@@ -44,7 +44,8 @@ class ItemSampler:
 
     Args:
         experiment: the experiment; `samples.network` names the network.
-        parts: built from it.
+        networks: built from it.
+        device: where they are.
         step: the step that calls the network.
         reader: the injector that calls it; of the inputs that generate() takes, the last is what it completes.
 
@@ -52,12 +53,15 @@ class ItemSampler:
         OptionError: the network cannot generate, or what it predicts comes from no audio.
     """
 
-    def __init__(self, experiment: Experiment, parts: Parts, step: Step, reader: BoundInjector) -> None:
+    def __init__(
+        self, experiment: Experiment, networks: Mapping[str, nn.Module], device: torch.device, step: Step,
+        reader: BoundInjector,
+    ) -> None:  # fmt: skip
         assert experiment.options.samples is not None
         self.options: SampleOptions = experiment.options.samples
         self.mark = reader.mark
-        self.network: Any = parts.networks[self.options.network]
-        self.device = parts.device
+        self.network: Any = networks[self.options.network]
+        self.device = device
         if not hasattr(self.network, "generate"):
             raise self._problem(f"network {self.options.network} has no generate()")
         self.inputs = completed_inputs(self.network, reader)

@@ -198,7 +198,7 @@ def make_sampler(experiment: Experiment, parts: Parts) -> AnySampler | None:
             sampler = ContinuedSamples(experiment, parts, functools.partial(_excerpts, parts, frames))
             heard = sampler.rehearse()
         elif branched is not None:
-            sampler = ItemSampler(experiment, parts, *branched)
+            sampler = ItemSampler(experiment, parts.networks, parts.device, *branched)
             heard = sampler.rehearse()
         else:
             sampler = Sampler(experiment, parts.steps, network)
