@@ -310,6 +310,9 @@ def _print_table(part: str, rows: Sequence[Row], compared: Sequence[Coder], opti
             f"{s['rate']:>7.2f} {s['rate_without_header']:>10.2f} {s['rate_with_model']:>11.2f}  "
             f"{s['of_reference']:>12.2f} {s['mean_of_reference']:>11.2f} {s['times_real_time']:>12.2f}"
         )
+    for coder in compared:
+        if coder.model_bytes:
+            print(f'the model of {coder.name} has {coder.model_bytes:,} bytes, in "with model" counted once')
 
 
 if __name__ == "__main__":

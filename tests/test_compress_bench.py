@@ -154,6 +154,7 @@ def test_chunks_by_a_model(bench: Any, folder: Path, model: Path, tmp_path: Path
     rate, without_header, with_model = (float(value) for value in line[5:8])
     assert without_header < rate < with_model
     assert with_model - rate == pytest.approx(100 * int(rows[0]["model_bytes"]) / (6 * 64), rel=1e-3)
+    assert f'the model of tokens alone has {int(rows[0]["model_bytes"]):,} bytes, in "with model" counted once' in table
 
 
 def test_a_model_alone_codes_its_blocks_whatever_they_cost(bench: Any, model: Path):
