@@ -1,10 +1,11 @@
 """How fast audio is read, beside what one would write with soundfile: ``python scripts/bench.py data``.
 
-Random chunks of two seconds of 16-bit stereo, everything in the system's page cache, one process, one thread, in turns
-(see bench_rounds.py). The baseline opens the file each time and reads float32, as most training code does; beside whole
-batches of the loader it also turns the channels and stacks: both give (B, C, T). Bytes are counted (/proc/self/io,
-Linux) with the files dropped from the page cache before: those fetched from the disk, by memory maps too and with
-what is read ahead, and those that read calls returned.
+Random chunks of two seconds of 16-bit stereo in the page cache, one process, one thread, in turns (bench_rounds.py),
+each after an untimed run-up of as many reads: without it only the baseline, which ends a round and begins the next,
+would find its files in the processor's caches; a row shows cached PCM with these emptied. The baseline opens the file
+each time and reads float32, as most training code does; beside the loader's batches it also turns the channels and
+stacks: both give (B, C, T). Bytes are counted (/proc/self/io, Linux) with files dropped from the page cache before:
+those fetched from the disk, by memory maps too and with what is read ahead, and those that read calls returned.
 """
 
 import argparse
@@ -42,6 +43,7 @@ BATCHES = "soundfile float32, stacked"
 FLAC_BASELINES = ("soundfile FLAC int16", "soundfile FLAC float32")
 LEAST_WAV, LEAST_CACHED, LEAST_FLAC, MOST_BYTES, MOST_WAIT = 4.0, 10.0, 1.0, 1.1, 0.01
 _COLD_READS = 60
+_EVICTED_BYTES = 1 << 28  # what is written and read between, to empty the processor's caches
 
 
 class Corpus:
@@ -162,13 +164,13 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
     def item(dataset: StereoChunkDataset) -> Callable[[], Any]:
         return lambda: dataset.item(0, rng)
 
-    def repeated(read: Callable[[], Any], times: int = reads) -> Run:
+    def repeated(read: Callable[[], Any], times: int = reads, run_up: Callable[[], object] | None = None) -> Run:
         def go() -> int:
             for _ in range(times):
                 read()
             return times
 
-        return Run(go=go)
+        return Run(go=go, prepare=go if run_up is None else run_up)
 
     fewer = max(1, reads // 8)
     return {
@@ -178,10 +180,11 @@ def _reads(corpus: Corpus, reads: int) -> dict[str, Run]:
         "PCM cache, read alone": repeated(copy),
         "dataset WAV": repeated(item(corpus.wav)),
         "dataset cached PCM": repeated(item(corpus.cached)),
+        "... after other traffic": repeated(item(corpus.cached), run_up=lambda: np.ones(_EVICTED_BYTES // 8).sum()),
         FLAC_BASELINES[0]: repeated(lambda: plain(corpus.flac_files, "int16"), fewer),
         FLAC_BASELINES[1]: repeated(lambda: plain(corpus.flac_files, "float32"), fewer),
         "dataset FLAC": repeated(item(corpus.flac), fewer),
-        BATCHES: Run(go=stacked),
+        BATCHES: Run(go=stacked, prepare=stacked),
     }
 
 
