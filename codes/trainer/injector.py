@@ -38,6 +38,7 @@ class Injector(Registered):
     salt: int = 0  # tells the draws of two injectors apart; the step makes it from the injector's name
     step: int = 0  # the training step at hand, from 1; 0 in validation
     trained_steps: int = 0  # the newest training step, in validation as well
+    num_outputs: int | None = None  # keys under `out`; None outside of a step
     _generator: torch.Generator | None = None
     _seed: int = 0
     _draws: int = 0

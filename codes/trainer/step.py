@@ -37,6 +37,7 @@ class BoundInjector:
     def __init__(self, entry: Entry, injector: Injector, step: str) -> None:
         self.name, self.mark, self.injector = entry.name, entry.mark, injector
         self.flags: InjectorFlags = entry.flags
+        injector.num_outputs = len(entry.flags.out)
         self.where = f"injector {entry.name}, step {step}, {entry.mark}"
         self._seed = injector.salt = zlib.crc32(f"{step}.{entry.name}".encode())
 

@@ -60,6 +60,10 @@ def test_constants_and_slices() -> None:
     assert torch.equal(parts[1], x[:, 1])
     assert torch.equal(extract.inverse(*parts), x)
     assert torch.equal(values.IndicesExtractorInjector()(x[:, :1]), x[:, 0])
+    extract.num_outputs = 2
+    assert len(extract(x)) == 2
+    extract.num_outputs = 1
+    assert torch.equal(extract(x), x[:, 0])
     with pytest.raises(ValueError, match=re.escape("that has dimension 1, got (2,)")):
         extract(x[:, 0, 0])
 

@@ -100,7 +100,7 @@ class ConstantInjector(Injector):
 
 
 class IndicesExtractorInjector(Injector):
-    """Slices along a dimension, one for each key under `out`. values: (B, N, ...) -> n times (B, ...), n up to N.
+    """The first slices along a dimension, one for each key under `out`. values: (B, N, ...) -> n times (B, ...).
 
     Args:
         dim: the dimension.
@@ -110,18 +110,18 @@ class IndicesExtractorInjector(Injector):
         self.dim = dim
 
     def forward(self, values: Tensor) -> Any:
-        """values: (B, N, ...) -> N values (B, ...); the step takes as many as there are keys.
+        """values: (B, N, ...) -> as many values (B, ...) as there are keys; outside of a step all N.
 
         Raises:
             ValueError: the value lacks the dimension.
         """
         if not -values.ndim <= self.dim < values.ndim:
             raise ValueError(f"expected a value that has dimension {self.dim}, got {tuple(values.shape)}")
-        slices = values.unbind(self.dim)
+        slices = values.unbind(self.dim)[: self.num_outputs]
         return slices[0] if len(slices) == 1 else slices
 
     def inverse(self, *slices: Tensor) -> Tensor:
-        """N values (B, ...) -> (B, N, ...)."""
+        """All N values (B, ...) -> (B, N, ...)."""
         return torch.stack(slices, self.dim)
 
 
