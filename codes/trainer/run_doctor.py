@@ -80,7 +80,8 @@ def versions(requirements: Path = ROOT / "requirements.txt") -> Iterator[Finding
         yield Finding("wrong", f"Python {python}", f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or newer")
     else:
         yield Finding("fine", f"Python {python}")
-    pins = [line.split("==") for line in requirements.read_text(encoding="utf-8").splitlines() if "==" in line]
+    lines = [line.partition("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    pins = [line.split("==") for line in lines if "==" in line]
     found = {name: (pin.strip(), package_version(name)) for name, pin in pins}
     missing = [name for name, (_, installed) in found.items() if installed is None]
     others = [f"{name} {installed} (pinned: {pin})" for name, (pin, installed) in found.items()
