@@ -11,8 +11,8 @@ and what follows it, each with a spectrogram. --style-at starts another style at
 as a t5 does, gets that of validation items, as during its run: 0_model.wav, 0_real.wav and 0_given.wav. Exit status: 0;
 2 where something is wrong.
 
-A run over codes given semantic tokens (acoustic_gpt.yml) says what --semantic-run makes up, or, without it, what --prompt
-says behind its first --prompt-seconds.
+A run over codes given semantic tokens (acoustic_gpt.yml) says what --semantic-run makes up, or, without it, what
+--prompt says behind its first --prompt-seconds.
 """
 
 import argparse
@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from codes.data.audio.picture import save_png, spectrogram_image
-from codes.trainer.checkpoint import CheckpointError
 from codes.models.step_weights import lay_out_for_steps
+from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.continuation import Continuation, NoContinuationError, Prompt
 from codes.trainer.predicted_samples import Predictions
 from codes.trainer.sampling import to_float, write_wav

@@ -206,6 +206,7 @@ class Gpt(Network):
         progress: Callable[[int, int], None] | None = None,
         emit: Callable[[Tensor, int], None] | None = None,
         static_cache: bool | None = None,
+        first_code: int = 0,
     ) -> Tensor:
         """Fill in the free positions of a sequence, one token after the other.
 
@@ -218,11 +219,12 @@ class Gpt(Network):
             progress: called now and then with the tokens done and their number.
             emit: called as often with the codes (B, T) and how many of each are done.
             static_cache: fixed shapes, which a GPU replays as a CUDA graph; None: on a GPU.
+            first_code: codes below it are not chosen: those of another kind (`join_tokens`).
 
         Returns:
             (B, T) int64, complete.
         """
-        choice = Choice(temperature, top_k, top_p, generator).meant_for(self.head)
+        choice = Choice(temperature, top_k, top_p, generator, first_code).meant_for(self.head)
         with self.evaluating():
             return generation.complete(self, ids.long(), choice, progress, emit, static_cache)
 

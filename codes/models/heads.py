@@ -252,11 +252,13 @@ class Choice:
         top_k: keep only so many of the likeliest codes; 0 keeps all.
         top_p: keep the likeliest codes that together have this probability.
         generator: random numbers; None is torch's own.
+        first: codes below it are never drawn.
     """
 
     def __init__(
-        self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, generator: torch.Generator | None = None
-    ) -> None:
+        self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, generator: torch.Generator | None = None,
+        first: int = 0,
+    ) -> None:  # fmt: skip
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}: it must be 0 or more")
         if top_k < 0:
@@ -264,6 +266,7 @@ class Choice:
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p is {top_p}: it must be above 0 and at most 1")
         self.temperature, self.top_k, self.top_p, self.generator = temperature, top_k, top_p, generator
+        self.first = first
 
     def meant_for(self, head: nn.Module) -> "Choice":
         """Itself, for a head that it suits.
@@ -275,10 +278,14 @@ class Choice:
             raise ValueError(
                 f"top_k is {self.top_k}: a logistics head has no list of codes to keep; use top_p or temperature"
             )
+        if self.first and not isinstance(head, SoftmaxHead):
+            raise ValueError(f"codes from {self.first} on alone: only a softmax head draws one whole code at a time")
         return self
 
     def draw(self, logits: Tensor, whole: bool = False) -> Tensor:
         """logits (B, V) -> (B,) int64; ``whole`` leaves top_k and top_p aside."""
+        if self.first and not whole:
+            logits = functional.pad(logits[..., self.first :], (self.first, 0), value=-math.inf)
         if self.temperature == 0:
             return logits.argmax(-1)
         logits = logits / self.temperature
