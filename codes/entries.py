@@ -166,8 +166,8 @@ class StepFlags(Conditions):
 
     Args:
         training: network or networks that it trains, each with its own optimizer
-        optimizer: adamw, adamw_zero (sharded over processes where there are several), adamw8bit (moments in a quarter of
-            the memory), sgd or lion
+        optimizer: adamw, adamw_zero (sharded over processes where there are several), adamw8bit (moments in a
+            quarter of the memory), sgd or lion
         optimizer_params: options of the optimizer
         clip_grad_eps: largest global gradient norm of a network; larger gradients are scaled down to it
         loss_log_buffer: the logged training loss is the mean of at most this many last steps

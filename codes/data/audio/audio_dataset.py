@@ -150,8 +150,7 @@ class AudioDataset(Dataset, abstract=True):
         """Number and length of the files; hashes of paths, lengths, rates and depths, and of some bytes of each."""
         files = [(recording.file, recording.file.info) for recording in self.recordings]
         listed = [
-            (file.relative, file.stream, i.num_frames, i.sample_rate_hz, i.bits, i.num_channels, i.format)
-            for file, i in files
+            (f.relative, f.stream, i.num_frames, i.sample_rate_hz, i.bits, i.num_channels, i.format) for f, i in files
         ]
         digest = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         content = zlib.crc32(repr([file.mark for file, _ in files]).encode())
@@ -174,10 +173,7 @@ class AudioDataset(Dataset, abstract=True):
         Raises:
             AudioReadError: more than max_errors.
         """
-        if self.on_error != "skip":
-            return None
-        files = [recording.file for recording in self.recordings]
-        messages = changes_since(index, files)
+        messages = changes_since(index, [r.file for r in self.recordings]) if self.on_error == "skip" else None
         self._count_errors([m for m in messages or [] if not any(m.split(": ")[0] in note for note in self._notes)])
         return messages
 

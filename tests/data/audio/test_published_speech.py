@@ -69,7 +69,7 @@ def test_librispeech_by_speaker(tmp_path: Path):
             {"subsets": ["train-clean-100"], "phase": "val"},
             "split: official has no file of LibriSpeech for phase 'val'",
         ),
-        ({"subsets": ["dev-clean"]}, "of the 2 files here 0 are to train and 2 to validate; take phase 'val', another subset"),
+        ({"subsets": ["dev-clean"]}, "files here 0 are to train and 2 to validate; take phase 'val', another subset"),
         ({"path": ["a", "b"]}, "path: give one folder, that of LibriSpeech, got 2"),
     ],
 )
