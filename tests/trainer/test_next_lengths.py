@@ -19,7 +19,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
         ("lofi_lstm", "datasets.train.next_frames=200", "which_model: ", "is 256: next of datasets.train has 200"),
         ("lofi_lstm", "steps.lstm.injectors.teacher.num_steps=200", "type: teacher_forcing",
          "num_steps is 200: networks.lstm.kwargs.next_steps is 256"),
-        ("lofi_variational", "networks.lstm.kwargs.next_steps=200", "which_model: ", "of datasets.train has 256 frames"),
+        ("lofi_variational", "networks.lstm.kwargs.next_steps=200", "which_model: ", "datasets.train has 256 frames"),
         ("lofi_conv_lstm", "networks.lstm.kwargs.next_steps=21", "which_model: ",
          "next_steps is 21: next of datasets.train has 8820 frames, a value for 441 of them"),
         ("lofi_conv_lstm", "datasets.train.prev_frames=13000", "which_model: ",
