@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from codes.weights import unreadable
+
 LEAST_POWER = 1e-5  # of a band, before the logarithm
 MEAN_MAGNITUDE = math.sqrt(math.pi) / 2  # of Gaussian noise's bins, beside the root of their mean power (Rayleigh)
 
@@ -125,7 +127,7 @@ def read_mel_norms(path: Path, bands: int) -> Tensor:
             f"mel_norm_file {path} does not exist: python scripts/mel_norms.py AUDIO --out {path.name} makes one"
         ) from None
     except Exception as error:  # whatever torch's unpickler stumbles over
-        raise ValueError(f"mel_norm_file {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"mel_norm_file {path} cannot be read: {unreadable(error)[:200]}") from error
     if not isinstance(found, Tensor) or not found.is_floating_point():
         raise ValueError(f"mel_norm_file {path} must hold one tensor of floats, got {type(found).__name__}")
     if tuple(found.shape) != (bands,):

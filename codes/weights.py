@@ -1,6 +1,7 @@
 """Weights of networks in files: read without running anything, and fitted into a network with a line that says how."""
 
 import hashlib
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's unpickler stumbles over
-        raise CheckpointError(f"weights {path} cannot be read: {_line(error)}") from error
+        raise CheckpointError(f"weights {path} cannot be read: {unreadable(error)}") from error
     for key in ("state_dict", "model", "generator", "model_g"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -44,6 +45,15 @@ def weights_sha256(network: nn.Module, *described: Any) -> str:
         digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def unreadable(error: Exception) -> str:
+    """Why a file of tensors could not be read, in one line; without torch's advice to run what is in it."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return "it is no file of weights, or holds more than tensors: nothing of it was run"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return _line(error)
 
 
 def _line(error: Exception) -> str:

@@ -172,6 +172,16 @@ def test_a_dlas_yaml_checks_trains_validates_and_resumes(dlas: Path, tmp_path: P
     lines = [json.loads(line) for line in (part.folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
     assert all(line["mel_ce"] == pytest.approx(9.01, abs=1.0) for line in lines)  # ln 8194
+    train_again(dlas.with_name("dvae.pth"))
+    with pytest.raises(
+        CheckpointError, match=r"has other weights now than when .*step_00000004 was trained"
+    ):
+        ExtensibleTrainer(load_experiment(dlas, short(tmp_path / "parts", 6)))
+
+
+def train_again(weights: Path) -> None:
+    """Change all weights of a file."""
+    torch.save({name: value * 2 for name, value in load_weights(weights).items()}, weights)
 
 
 def keys_of(value: Any) -> set[str]:
@@ -325,6 +335,13 @@ def test_what_cannot_be_spoken(spoken_run: Path, tmp_path: Path) -> None:
     injectors["to_codes"] = {"type": "normalize_mel", "in": "mel", "out": "codes"}
     (spoken_run / "options.yml").write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(CheckpointError, match="has no discrete_token, or no call of its unified_voice2"):
+        Speaker(spoken_run)
+
+
+def test_codes_of_a_dvae_that_was_trained_again_are_refused(spoken_run: Path, dlas: Path) -> None:
+    Speaker(spoken_run)
+    train_again(dlas.with_name("dvae.pth"))
+    with pytest.raises(CheckpointError, match=r"injector gpt\.to_codes: its network has other weights now than when "):
         Speaker(spoken_run)
 
 

@@ -27,7 +27,7 @@ from codes.trainer.metrics import Averages, MetricsFile
 from codes.trainer.nonfinite import NonFiniteError, explain
 from codes.trainer.progress import Progress, memory_bytes
 from codes.trainer.report.page import report_line
-from codes.trainer.run_folder import RunFolder
+from codes.trainer.run_folder import RunFolder, borrowed_weights, check_borrowed
 from codes.trainer.sampling import make_sampler
 from codes.trainer.sharded_samples import WholeCopies
 from codes.trainer.signals import StopRequest
@@ -310,6 +310,7 @@ class ExtensibleTrainer:
             "averages": self.averages.state_dict(),
             "best": self.best,
             "data": self._data(),
+            "borrowed": borrowed_weights(self.parts.steps),
             "skipped": shards.merged_counts(self.ranks.gather(self.parts.train_loader.skipped)),
         }
 
@@ -322,6 +323,7 @@ class ExtensibleTrainer:
         state = checkpoints.load_state(found)
         self.folder.check_unchanged(found, state["experiment"])
         self.parts.notes += self.folder.check_data(state["data"], self._data(), self.parts.datasets)
+        check_borrowed(found, state.get("borrowed", {}), borrowed_weights(self.parts.steps))
         was, train = state["experiment"]["train"]["niter"], self.options.train
         if was != train.niter and train.default_lr_scheme == "CosineAnnealingLR_Restart" and not train.T_period:
             self.parts.notes.append(

@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from codes import resolve
 from codes.entries import Experiment
 from codes.run_files import best_checkpoint
 from codes.trainer.checkpoint import CheckpointError, list_checkpoints, verify, write_atomically
+from codes.trainer.step import Step
 
 # What may change between the parts of one run: how much is said and kept, and how far it goes.
 CHANGEABLE = (
@@ -165,3 +166,25 @@ def _order(options: dict[str, Any]) -> list[str]:
 
 
 _ABSENT = object()
+
+
+def borrowed_weights(steps: Iterable[Step]) -> dict[str, str]:
+    """SHA-256 of the weights that injectors take from another run or file (their ``borrowed``), by STEP.INJECTOR."""
+    bound = {f"{step.name}.{one.name}": one.injector for step in steps for one in step.injectors}
+    found = {name: getattr(injector, "borrowed", None) for name, injector in bound.items()}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def check_borrowed(checkpoint: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Hold the weights that injectors take from elsewhere to those that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: they are others; what was learned belongs to the codes of then.
+    """
+    changed = [name for name, digest in then.items() if now.get(name, digest) != digest]
+    if changed:
+        raise CheckpointError(
+            f"injector {', '.join(changed)}: its network has other weights now than when {checkpoint} was trained "
+            "(was it trained again?), so that its codes mean something else: give it the weights of then (dvae_path), "
+            "or train anew (--fresh)"
+        )

@@ -14,11 +14,13 @@ from codes.data.text.tokenizer import BpeTokenizer, CharacterTokenizer, TextToke
 from codes.models.unified_voice import UnifiedVoice2
 from codes.models.vocoders import Vocoder
 from codes.speech_mel import griffin_lim
+from codes.trainer.checkpoint import load_state
 from codes.trainer.export import open_run, trained_networks
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.control import ForEachInjector
 from codes.trainer.injectors.speech import MelSpectrogramInjector, TorchMelSpectrogramInjector
 from codes.trainer.injectors.speech_codes import DiscreteTokenInjector
+from codes.trainer.run_folder import check_borrowed
 from codes.weights import CheckpointError
 
 MelInjector = TorchMelSpectrogramInjector | MelSpectrogramInjector
@@ -44,14 +46,18 @@ class Speaker:
         if gpt is None:
             raise CheckpointError(f"{run} has no unified_voice2 among its networks ({', '.join(networks)})")
         self.gpt = gpt.to(self.device)
-        entries = [entry for step in experiment.steps for entry in step.injectors]
-        built = [(entry.flags.in_, entry.flags.out, entry.built_from.build(networks)) for entry in entries]
+        entries = {f"{step.name}.{entry.name}": entry for step in experiment.steps for entry in step.injectors}
+        made = {name: entry.built_from.build(networks) for name, entry in entries.items()}
+        built = [(entries[name].flags.in_, entries[name].flags.out, injector) for name, injector in made.items()]
         writers = {key: injector for _, keys, injector in built for key in keys}
         coding = next((one for one in built if isinstance(one[2], DiscreteTokenInjector)), None)
         calling = next((one for one in built if getattr(one[2], "network", None) is gpt), None)
         if coding is None or calling is None:
             raise CheckpointError(f"{run} has no discrete_token, or no call of its unified_voice2, among its injectors")
         self.codes: DiscreteTokenInjector = coding[2]
+        now = {name: one.borrowed for name, one in made.items() if one is self.codes and one.borrowed}
+        if (checkpoint / "state.pt").is_file():  # an exported copy has none
+            check_borrowed(checkpoint, load_state(checkpoint).get("borrowed", {}), now)
         self.codes.dvae.to(self.device)
         self.mel, self.voice_mel = (_mel_of(read[0], writers) for read in (coding[0], calling[0]))
         train = experiment.datasets["train"].built_from.options

@@ -213,9 +213,11 @@ class Sweep:
         for line in [line for line in lines if line["step"] > left.reported]:  # a continued run writes some again
             left.trial.report(figure(line), line["step"])
             left.reported = line["step"]
-        if alive and not left.pruned and lines and self.sampler == "halving" and left.trial.should_prune():
-            left.pruned = True
-            self._stop(left)
+            # Asked at every validation, however many have come since the last look: runs are compared at equal steps.
+            if self.sampler == "halving" and left.trial.should_prune() and alive:
+                left.pruned = True
+                self._stop(left)
+                break
         if alive:
             return False
         best = min((figure(line) for line in lines), default=None)

@@ -149,20 +149,21 @@ def test_a_signal_leaves_nothing(
         yield lambda form, num_frames: None, lambda num_frames: signal.raise_signal(number)
 
     monkeypatch.setattr(compress, "_progress", interrupted)
-    with signal_handler(signal.default_int_handler):
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    with signal_handler(number, usual):
         assert run(compress, "encode", song, song.with_suffix(".wsl"), "--no-model") == 128 + number
     assert capsys.readouterr().err == "compress.py: stopped\n"
     assert list(song.parent.iterdir()) == [song]
 
 
 @contextlib.contextmanager
-def signal_handler(handler: Any) -> Iterator[None]:
-    """For SIGINT; a shell that runs the tests in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, handler)
+def signal_handler(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """What a shell or nohup that runs the tests in the background may have had ignored."""
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def test_a_full_disk_leaves_what_was_there(

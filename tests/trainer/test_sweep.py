@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -280,6 +281,18 @@ def test_halving_stops_the_worse_ones_early(search: Callable[..., Sweep]) -> Non
     table = rows(sweep.study.get_trials(), sweep.space)
     assert [row[4] for row in table[1:]] == ["done", "stopped"]
     assert 50 <= int(table[2][3]) < 450
+
+
+def test_halving_compares_at_equal_steps_however_late_it_looks(
+    search: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = search(f"{LR}: [0.05]\n", sampler="halving", overrides=["train.niter=9", "train.val_freq=1"])
+    trial = sweep.study.ask()
+    lines = [{"step": step, "loss": 10.0 - step} for step in (1, 2, 3, 4)]
+    monkeypatch.setattr(sweep, "validations", lambda trial: lines)
+    assert not sweep._ended(Running(trial, 0, SimpleNamespace(poll=lambda: None)))  # type: ignore[arg-type]
+    found = sweep.study.get_trials()[0].system_attrs
+    assert (found["completed_rung_0"], found["completed_rung_1"]) == (9.0, 7.0)
 
 
 def test_a_trial_that_fails_says_why(search: Callable[..., Sweep]) -> None:

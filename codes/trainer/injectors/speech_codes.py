@@ -10,6 +10,7 @@ from codes.other_config import network_of
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.crops import KeyRead
 from codes.trainer.injectors.speech import TorchMelSpectrogramInjector
+from codes.weights import weights_sha256
 
 
 class DiscreteTokenInjector(Injector):
@@ -30,6 +31,7 @@ class DiscreteTokenInjector(Injector):
         if (dvae is None) == (dvae_config is None):
             raise ValueError("dvae_config must name the YAML of a trained DVAE, or dvae a network of this experiment")
         self.dvae: Any = _to_codes(network_of(dvae_config, dvae_name, dvae_path) if dvae_config else dvae)
+        self.borrowed = weights_sha256(self.dvae) if dvae_config else None  # the trainer holds later runs to it
 
     @torch.no_grad()
     def forward(self, mel: Tensor) -> Tensor:
