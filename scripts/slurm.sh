@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on the nodes of a SLURM allocation; arguments go to train.py. See docs/scale.md.
 #
-#   sbatch --nodes=2 --gpus-per-node=8 scripts/slurm.sh -opt experiments/stereo_lm.yml
+#   sbatch --nodes=2 --gpus-per-node=8 scripts/slurm.sh -opt experiments/stereo_lm.yml datasets.train.batch_size=16
 #
 #SBATCH --job-name=waveschool
 #SBATCH --ntasks-per-node=1

@@ -173,9 +173,7 @@ def test_a_dlas_yaml_checks_trains_validates_and_resumes(dlas: Path, tmp_path: P
     assert [line["step"] for line in lines if line["split"] == "val"] == [2, 4]
     assert all(line["mel_ce"] == pytest.approx(9.01, abs=1.0) for line in lines)  # ln 8194
     train_again(dlas.with_name("dvae.pth"))
-    with pytest.raises(
-        CheckpointError, match=r"has other weights now than when .*step_00000004 was trained"
-    ):
+    with pytest.raises(CheckpointError, match=r"has other weights now than when .*step_00000004 was trained"):
         ExtensibleTrainer(load_experiment(dlas, short(tmp_path / "parts", 6)))
 
 

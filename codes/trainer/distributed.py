@@ -1,6 +1,6 @@
 """Several processes as one run: who this process is, what they tell each other, and how they stop together.
 
-    torchrun --nproc_per_node=8 train.py -opt experiments/stereo_lm.yml
+    torchrun --nproc_per_node=8 train.py -opt experiments/stereo_lm.yml datasets.train.batch_size=16
 
 torchrun starts the processes and names them in the environment. Each takes its share of every batch (the loader), so a
 run's batches do not depend on how many there are; `distributed_step.py` brings the gradients together. A run of one
