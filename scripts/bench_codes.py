@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from codes.models.gpt import Gpt
-from codes.models.step_weights import lay_out_for_steps
 
 EVERY = 64
 
@@ -50,7 +49,6 @@ def sampling(tokens: int, layers: int) -> list[str]:
     ).eval()
     ids = torch.full((1, tokens), -1)
     sixteen = _seconds(lambda: network.generate(ids.expand(16, -1)))
-    lay_out_for_steps(network)  # as scripts/sample.py does for one stream; what is not cached runs on the same
     cached = _seconds(lambda: network.generate(ids))
     plain = 0.0
     with torch.inference_mode():

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 
 from codes.data.audio.picture import save_png, spectrogram_image
-from codes.models.step_weights import lay_out_for_steps
 from codes.trainer.checkpoint import CheckpointError
 from codes.trainer.continuation import Continuation, NoContinuationError, Prompt
 from codes.trainer.predicted_samples import Predictions
@@ -96,8 +95,6 @@ def sample(options: argparse.Namespace) -> list[str]:
     kept = kept // run.frames_per_value * run.frames_per_value
     whole = prompt
     prompt = Prompt(pcm=prompt.pcm[:, prompt.pcm.shape[1] - kept :], bits=prompt.bits, sample_rate_hz=rate)
-    if options.num == 1 and hasattr(run.network, "generate"):
-        lay_out_for_steps(run.network)
     if hasattr(run.network, "carry_on") and (options.top_k or options.top_p < 1):
         raise ValueError(f"--top-k and --top-p: network {run.name} has no list of codes to keep; use --temperature")
     if run.way is not None:

@@ -34,9 +34,10 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename
-        here = error.errno in REFUSALS if name is None else not Path(name).is_absolute() or place in Path(name).parents
-        if not here and str(name) != str(place):
+        name = None if error.filename is None else Path(error.filename)
+        within = name is not None and place.absolute() in (name.absolute(), *name.absolute().parents)
+        refused = error.errno in REFUSALS and (name is None or not name.is_absolute())  # shutil names parts of paths
+        if not within and not refused:
             raise
         raise CheckpointError(
             f"{place} cannot be written: {error}; checkpoints that were saved are whole: "

@@ -47,9 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _silent_writers() -> Iterator[None]:
-    """What a disk refuses a thread that writes (TensorBoard's) is said where the run asks for it, not by the thread."""
+    """What a disk refuses TensorBoard's thread is said where the run asks for it, not by the thread."""
     usual = threading.excepthook
-    threading.excepthook = lambda given: None if isinstance(given.exc_value, OSError) else usual(given)
+
+    def hook(given: threading.ExceptHookArgs) -> None:
+        if not (isinstance(given.exc_value, OSError) and type(given.thread).__module__.startswith("tensorboard")):
+            usual(given)
+
+    threading.excepthook = hook
     try:
         yield
     finally:

@@ -38,7 +38,8 @@ class Process(Protocol):
 
     pid: int
 
-    def poll(self) -> int | None: ...
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
 
     def send_signal(self, sig: int, /) -> None: ...
 
