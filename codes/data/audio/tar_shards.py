@@ -76,6 +76,8 @@ def listed(shards: list[Path], index: Path | None) -> list[Member]:
         aside = index.with_name(f"{index.name}.{os.getpid()}.tmp")  # several processes may write it
         aside.write_text("\n".join(rows) + "\n", encoding="utf-8")
         os.replace(aside, index)
+    except AudioReadError:  # of a shard, which says it itself
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise AudioReadError(f"the index {index} cannot be used ({error}): delete it, or name another file") from error
     return members

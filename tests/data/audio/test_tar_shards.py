@@ -148,3 +148,11 @@ def test_what_is_wrong_is_named(shards: Path, tmp_path: Path) -> None:
     (cut / "a.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(AudioReadError, match="cannot be read as a tar without compression"):
         TarShardsDataset(path=cut)
+
+
+def test_a_damaged_shard_is_not_the_indexs_fault(shards: Path) -> None:
+    (shards / "shard-000002.tar").write_bytes(b"no tar")
+    with pytest.raises(AudioReadError) as refused:
+        TarShardsDataset(path=shards, val_fraction=0, index=shards / "index.jsonl")
+    assert "shard-000002.tar" in str(refused.value)
+    assert "the index" not in str(refused.value)

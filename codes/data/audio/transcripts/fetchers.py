@@ -160,7 +160,7 @@ def _voxpopuli(path: Path, phase: str) -> Transcripts:
     file = languages[0] if languages else _file_in(path, (name,), "voxpopuli")
     names, lines = _header(file)
     found = _named_columns(file, names, lines, ("id", "id_", "audio_id"), ("raw_text", "normalized_text"), file.parent)
-    below: dict[str, Path] = {}
+    below: dict[str, Path] | None = None  # looked up once, where it is needed
     rows = []
     for row in found.rows:
         name = row.audio.name
@@ -168,7 +168,7 @@ def _voxpopuli(path: Path, phase: str) -> Transcripts:
         places += [file.parent / f"{name}{suffix}" for suffix in _VOXPOPULI_SUFFIXES]
         audio = _first_there(places)
         if not audio.is_file():
-            below = below or _recordings_below(file.parent)
+            below = _recordings_below(file.parent) if below is None else below
             audio = below.get(name, audio)
         rows.append(replace(row, audio=audio))
     found.rows = rows
