@@ -182,7 +182,7 @@ def _tables(betas: Tensor) -> dict[str, Tensor]:
     found = {
         "kept": kept.sqrt(),
         "added": (1 - kept).sqrt(),
-        "log_beta": torch.cat([variance[:1], betas[1:]]).log(),
+        "log_beta": betas.log(),
         "log_variance": variance.log(),
         "mean_of_start": betas * before.sqrt() / (1 - kept),
         "mean_of_noisy": (1 - before) * alphas.sqrt() / (1 - kept),

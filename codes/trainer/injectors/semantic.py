@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from codes import kmeans
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.codes import real_audio
+from codes.weights import unreadable
 
 CENTRES, FEATURES = "centres", "features"  # the tensor, and what it is of (one key: safetensors shuffles several)
 
@@ -203,7 +204,7 @@ def read_centroids(path: Path) -> Tensor:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's unpickler stumbles over
-        raise ValueError(f"centroids {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"centroids {path} cannot be read: {unreadable(error)[:200]}") from error
     if isinstance(found, (tuple, list)) and len(found) == 2:
         found = found[1]
     if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point():

@@ -11,6 +11,7 @@ from torch.nn import functional
 from codes.speech_mel import MelSettings, mel_filters, mel_spectrogram, read_mel_norms
 from codes.trainer.injector import Injector
 from codes.trainer.injectors.pcm import samples_and_bits
+from codes.weights import unreadable
 
 LEAST_LOG_MEL = math.log(1e-5)
 MOST_LOG_MEL = 2.3143386840820312  # of a Tacotron mel, as Tortoise's diffusion model was trained with
@@ -172,7 +173,7 @@ class FrequencyBinNormalizeInjector(Injector):
         try:
             found = torch.load(stats_file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever torch's unpickler stumbles over
-            raise ValueError(f"stats_file {stats_file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise ValueError(f"stats_file {stats_file} cannot be read: {unreadable(error)[:200]}") from error
         pair = isinstance(found, (tuple, list)) and len(found) == 2
         if not pair or not all(isinstance(part, Tensor) and part.ndim == 1 for part in found):
             raise ValueError(f"stats_file {stats_file} must hold two tensors (bands,): shifts and scales")
