@@ -3,7 +3,7 @@
 #
 #   bash scripts/audit.sh [--ignore-vuln ID ...]
 #
-# Exit status 1 where there are some. Where pip-audit or its data cannot be had (no network), it says so and passes.
+# Exit status 1 where there are some, 2 for an unknown option. Where pip-audit or its data cannot be had (no network), it says so and passes.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/environment.sh"
@@ -18,7 +18,9 @@ skip() {
 "$(find_python)" -m venv "$place/venv" && "$place/venv/bin/python" -m pip install --quiet pip-audit==2.10.1 ||
     skip "pip-audit cannot be installed"
 "$place/venv/bin/pip-audit" --requirement "$root/requirements.lock" --require-hashes --disable-pip \
-    --progress-spinner off --format json --output "$place/found.json" "$@" 2>"$place/said" || true
+    --progress-spinner off --format json --output "$place/found.json" "$@" 2>"$place/said"
+status=$?
+[ "$status" -ne 2 ] || { cat "$place/said" >&2; exit 2; }  # an option that it does not know
 [ -s "$place/found.json" ] || skip "$(tail -n 1 "$place/said")"
 "$place/venv/bin/python" - "$place/found.json" <<'PYTHON'
 import json, sys

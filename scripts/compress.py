@@ -9,7 +9,8 @@
 What is coded is decoded and compared before the coded file is put in its place. A WAV comes back byte for byte, with
 its header and tags; other formats come back as a WAV of the same samples. docs/wsl-format.md describes the file.
 Exit status: 0; 1 where a file is damaged or cannot be coded or decoded, which is said on stderr; 2 for wrong use; 128
-and the signal's number (130 for Ctrl-C) where it was stopped, which leaves no file behind.
+and the signal's number (130 for Ctrl-C) where it was stopped, which leaves no file behind (141: nobody reads what it
+says any more; what it was writing is whole).
 """
 
 import argparse
@@ -171,7 +172,13 @@ def _encode(options: argparse.Namespace) -> int:
             on_start=on_start,
             on_block=on_block,
         )
-    for line in _encoded_lines(encoded, time.perf_counter() - started, not options.no_verify):
+    seconds, kept, unkept = time.perf_counter() - started, [], ""
+    if encoded.report.codecs and not options.embed:  # before anything is printed, as nobody may read it
+        try:
+            kept = keep_model(model, options.run)
+        except OSError as error:
+            unkept = f"note: the model cannot be kept ({error}): keep {origin}, for decoding needs it"
+    for line in _encoded_lines(encoded, seconds, not options.no_verify):
         _say(line)
     if codecs and not encoded.report.codecs:
         origin = _why_no_model(encoded.report, origin)
@@ -180,12 +187,10 @@ def _encode(options: argparse.Namespace) -> int:
         from codes.compression.token_codec import software
 
         _say(f"note: decoding needs software and a processor as here ({software()}): keep the original")
-    if encoded.report.codecs and not options.embed:
-        try:
-            for kept in keep_model(model, options.run):
-                _say(f"model: kept as {kept}; decoding needs it")
-        except OSError as error:
-            _say(f"note: the model cannot be kept ({error}): keep {origin}, for decoding needs it", sys.stderr)
+    for path in kept:
+        _say(f"model: kept as {path}; decoding needs it")
+    if unkept:
+        _say(unkept, sys.stderr)
     return 0
 
 

@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from compress_bench_coders import (
     Coder,
     Excerpt,
+    LossError,
     WslCoder,
     chunks,
     reference_coders,
@@ -109,12 +110,14 @@ class CsvFile:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, or 2 where it cannot be run as it was asked for."""
+    """Run the command; returns the exit status: 0; 1 where a codec loses samples (--verify); 2 for wrong use."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         _check(options)
         found = scan(options.paths, on_error="collect", progress=sys.stderr.isatty())
+        for reason in found.errors.values():
+            print(f"left out: {reason}", file=sys.stderr)
         files = _named(found.files, options.names)
         compared = _coders(options)
         out = CsvFile(options.csv)
@@ -123,11 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             _print_table(part, _bench(part, files, compared, options, out), compared, options)
         out.close()
-        for reason in found.errors.values():
-            print(f"left out: {reason}", file=sys.stderr)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, LossError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, LossError) else 2
     return 0
 
 

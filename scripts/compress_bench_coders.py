@@ -28,6 +28,10 @@ from codes.trainer.injectors.pcm import MuLawInjector
 from codes.trainer.token_model import read_spec, token_codec
 
 
+class LossError(Exception):
+    """A codec of ours did not give back the samples that it coded: a fault, not something that it does not take."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
     """Audio to be coded: pcm (C, T) integers of ``bits`` bits."""
@@ -93,6 +97,8 @@ class WslCoder(Coder):
         report = write_coded_file(
             io.BytesIO(), blocks, form, block_frames=block_frames, codecs=self.codecs, verify=self.verify
         )
+        if report.refused:
+            raise LossError(f"{excerpt.name}: not the samples that were coded: {', '.join(report.refused)}")
         return CodedSize(report.num_bytes, report.num_bytes - sum(report.packet_bytes))
 
 
@@ -120,7 +126,7 @@ class TokenCoder(Coder):
         bits, rate = excerpt.bits, excerpt.sample_rate_hz
         stream = self.codec.encode(pcm, bits, rate)
         if self.verify and not np.array_equal(self.codec.decode(stream, len(pcm), pcm.shape[1], bits, rate), pcm):
-            raise ValueError(f"{excerpt.name}: {self.name} does not give back the samples that it coded")
+            raise LossError(f"{excerpt.name}: {self.name} does not give back the samples that it coded")
         return stream
 
     def _require_depth(self, excerpt: Excerpt) -> None:

@@ -123,7 +123,7 @@ class ModelSearch:
     def _found(self, name: str, data: bytes) -> BlockCodec:
         named = [str(path) for path in (*self._places, *self._runs)]
         is_other = bool(named) and not any(name.startswith(path) for path in named)
-        self.used.append(f"{name}, for {' and '.join(named)} is not the one" if is_other else name)
+        self.used.append(f"{name}, not {' or '.join(named)}" if is_other else name)
         return model_codec(data, name)
 
     def _candidates(self, wanted: str) -> Iterator[tuple[str, bytes]]:

@@ -171,6 +171,19 @@ def test_a_model_alone_codes_its_blocks_whatever_they_cost(bench: Any, model: Pa
     assert size.total_bytes > 0.9 * even.size, "hardly trained"
 
 
+def test_a_codec_that_loses_samples_fails(
+    bench: Any, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from codes.compression.token_codec import TokenCodec
+
+    decode = TokenCodec.decode
+    monkeypatch.setattr(TokenCodec, "decode", lambda *arguments: decode(*arguments) ^ 1)
+    chunked = [str(folder / "a.wav"), "--chunks", "1", "--chunk-size", "64", "--bits", "8", "--coders", "flac"]
+    assert bench.main([*chunked, "--run", str(model)]) == 0
+    assert bench.main([*chunked, "--run", str(model), "--verify"]) == 1
+    assert "samples that" in capsys.readouterr().err
+
+
 def test_only_files_that_a_list_names(bench: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "names.txt").write_text("# held out\nb.flac\n\nc.wav\ngone.wav\n")
     out = tmp_path / "sizes.csv"
